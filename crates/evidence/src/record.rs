@@ -1,0 +1,372 @@
+//! One audit record: CloudTrail's record format, version 1.11. Says what is in a record and how it
+//! is written as JSON; who appends it, and when, is `control`'s matter.
+
+use serde_json::{Map, Value, json};
+use sortie_types::{AccountId, Arn, Region, Timestamp};
+use uuid::Uuid;
+
+/// What stands in a record where a secret was.
+pub const HIDDEN: &str = "Value hidden due to security reasons.";
+
+/// CloudTrail cuts error texts and user agents at one kilobyte.
+const TEXT_LIMIT: usize = 1024;
+
+/// The version of the record format that is written.
+const EVENT_VERSION: &str = "1.11";
+
+/// Who made the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserIdentity {
+    /// Nobody that we know: unsigned, or signed with a key that does not exist.
+    Anonymous {
+        /// The key id that was presented, if any.
+        access_key_id: Option<String>,
+    },
+    /// A role session: for now that of a managed node, whose session name is the node id.
+    AssumedRole {
+        /// `<role unique id>:<session name>`.
+        principal_id: String,
+        /// The STS ARN of the role session.
+        arn: Arn,
+        /// The temporary key.
+        access_key_id: Option<String>,
+        /// The role behind the session.
+        issuer: SessionIssuer,
+        /// When the credentials were issued.
+        created: Option<Timestamp>,
+    },
+    /// An IAM user with a long-lived key.
+    IamUser {
+        /// `AIDA…`.
+        principal_id: String,
+        /// The user's ARN.
+        arn: Arn,
+        /// The key that signed.
+        access_key_id: Option<String>,
+        /// The user's name.
+        user_name: String,
+    },
+    /// The installation itself, in service events.
+    Service {
+        /// Such as `ssm.amazonaws.com`.
+        invoked_by: String,
+    },
+}
+
+/// The role that issued a role session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionIssuer {
+    /// `AROA…`.
+    pub principal_id: String,
+    /// The role's IAM ARN.
+    pub arn: Arn,
+    /// The role's name.
+    pub user_name: String,
+}
+
+/// Whether an event is about managing things or about using them. Data events are written only
+/// where an installation asks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Category {
+    /// Use of a resource: node traffic.
+    Data,
+    /// Calls that manage.
+    Management,
+}
+
+/// Why a call did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The error code as the caller saw it.
+    pub code: String,
+    /// The text as the caller saw it.
+    pub message: String,
+}
+
+/// A resource that the call was about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Such as `AWS::SSM::ManagedNode`.
+    pub kind: &'static str,
+    /// Its ARN.
+    pub arn: Arn,
+}
+
+/// One API call or service event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditRecord {
+    /// Unique id of this record.
+    pub event_id: Uuid,
+    /// When the call was answered.
+    pub event_time: Timestamp,
+    /// Such as `ssm.amazonaws.com`.
+    pub event_source: String,
+    /// The operation.
+    pub event_name: String,
+    /// `AwsApiCall`, `AwsServiceEvent`, ….
+    pub event_type: &'static str,
+    /// The installation's region.
+    pub region: Region,
+    /// The installation's account.
+    pub account_id: AccountId,
+    /// The caller's address, or a service's name.
+    pub source_ip_address: String,
+    /// The `User-Agent` header; shortened when written.
+    pub user_agent: Option<String>,
+    /// Who called.
+    pub identity: UserIdentity,
+    /// The input with lower-camel names and secrets replaced, or `null`.
+    pub request_parameters: Value,
+    /// The output of a successful write, or `null`.
+    pub response_elements: Value,
+    /// Further facts, or `null`.
+    pub additional: Value,
+    /// For service events: what happened.
+    pub service_event: Value,
+    /// The id that the caller saw in `x-amzn-RequestId`.
+    pub request_id: Uuid,
+    /// Whether the operation only reads.
+    pub read_only: bool,
+    /// What it was about.
+    pub resources: Vec<Resource>,
+    /// Management or data.
+    pub category: Category,
+    /// Set when the call was refused or failed.
+    pub failure: Option<Failure>,
+}
+
+impl AuditRecord {
+    /// The record as CloudTrail writes it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let mut record = Map::new();
+        let mut put = |name: &str, value: Value| record.insert(name.to_owned(), value);
+        put("eventVersion", EVENT_VERSION.into());
+        put("userIdentity", self.identity.to_json(&self.account_id));
+        put("eventTime", self.event_time.iso_seconds().into());
+        put("eventSource", self.event_source.as_str().into());
+        put("eventName", self.event_name.as_str().into());
+        put("awsRegion", self.region.as_str().into());
+        put("sourceIPAddress", self.source_ip_address.as_str().into());
+        if let Some(agent) = &self.user_agent {
+            put("userAgent", cut(agent).into());
+        }
+        if let Some(failure) = &self.failure {
+            put("errorCode", failure.code.as_str().into());
+            put("errorMessage", cut(&failure.message).into());
+        }
+        put("requestParameters", self.request_parameters.clone());
+        put("responseElements", self.response_elements.clone());
+        if !self.additional.is_null() {
+            put("additionalEventData", self.additional.clone());
+        }
+        if !self.service_event.is_null() {
+            put("serviceEventDetails", self.service_event.clone());
+        }
+        put("requestID", self.request_id.to_string().into());
+        put("eventID", self.event_id.to_string().into());
+        put("readOnly", self.read_only.into());
+        if !self.resources.is_empty() {
+            let list = self
+                .resources
+                .iter()
+                .map(|resource| resource.to_json(&self.account_id));
+            put("resources", list.collect());
+        }
+        put("eventType", self.event_type.into());
+        put(
+            "managementEvent",
+            (self.category == Category::Management).into(),
+        );
+        put("recipientAccountId", self.account_id.as_str().into());
+        put(
+            "eventCategory",
+            match self.category {
+                Category::Data => "Data".into(),
+                Category::Management => "Management".into(),
+            },
+        );
+        Value::Object(record)
+    }
+
+    /// What `LookupEvents` shows and filters as `Username`.
+    #[must_use]
+    pub fn username(&self) -> Option<&str> {
+        match &self.identity {
+            UserIdentity::Anonymous { .. } | UserIdentity::Service { .. } => None,
+            UserIdentity::AssumedRole { arn, .. } => arn.resource().rsplit('/').next(),
+            UserIdentity::IamUser { user_name, .. } => Some(user_name),
+        }
+    }
+
+    /// The key that the caller presented.
+    #[must_use]
+    pub fn access_key_id(&self) -> Option<&str> {
+        match &self.identity {
+            UserIdentity::Anonymous { access_key_id }
+            | UserIdentity::AssumedRole { access_key_id, .. }
+            | UserIdentity::IamUser { access_key_id, .. } => access_key_id.as_deref(),
+            UserIdentity::Service { .. } => None,
+        }
+    }
+}
+
+impl UserIdentity {
+    fn to_json(&self, account_id: &AccountId) -> Value {
+        let account = account_id.as_str();
+        let mut identity = match self {
+            Self::Anonymous { .. } => json!({
+                "type": "AWSAccount", "principalId": "", "accountId": "ANONYMOUS_PRINCIPAL",
+            }),
+            Self::AssumedRole {
+                principal_id,
+                arn,
+                issuer,
+                created,
+                ..
+            } => json!({
+                "type": "AssumedRole", "principalId": principal_id, "arn": arn, "accountId": account,
+                "sessionContext": session_context(issuer, *created, account),
+            }),
+            Self::IamUser {
+                principal_id,
+                arn,
+                user_name,
+                ..
+            } => json!({
+                "type": "IAMUser", "principalId": principal_id, "arn": arn, "accountId": account,
+                "userName": user_name,
+            }),
+            Self::Service { invoked_by } => json!({"type": "AWSService", "invokedBy": invoked_by}),
+        };
+        if let (Some(key), Some(members)) = (self.key(), identity.as_object_mut()) {
+            members.insert("accessKeyId".to_owned(), key.into());
+        }
+        identity
+    }
+
+    fn key(&self) -> Option<&str> {
+        match self {
+            Self::Anonymous { access_key_id }
+            | Self::AssumedRole { access_key_id, .. }
+            | Self::IamUser { access_key_id, .. } => access_key_id.as_deref(),
+            Self::Service { .. } => None,
+        }
+    }
+}
+
+fn session_context(issuer: &SessionIssuer, created: Option<Timestamp>, account: &str) -> Value {
+    let mut attributes = json!({"mfaAuthenticated": "false"});
+    if let (Some(created), Some(members)) = (created, attributes.as_object_mut()) {
+        members.insert("creationDate".to_owned(), created.iso_seconds().into());
+    }
+    json!({
+        "sessionIssuer": {
+            "type": "Role", "principalId": issuer.principal_id, "arn": issuer.arn,
+            "accountId": account, "userName": issuer.user_name,
+        },
+        "attributes": attributes,
+    })
+}
+
+impl Resource {
+    fn to_json(&self, account_id: &AccountId) -> Value {
+        json!({"accountId": account_id.as_str(), "type": self.kind, "ARN": self.arn})
+    }
+}
+
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(TEXT_LIMIT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(identity: UserIdentity) -> AuditRecord {
+        AuditRecord {
+            event_id: Uuid::nil(),
+            event_time: Timestamp::from_millis(1_777_881_600_000),
+            event_source: "ssm.amazonaws.com".into(),
+            event_name: "StartSession".into(),
+            event_type: "AwsApiCall",
+            region: "local-1".parse().unwrap(),
+            account_id: "111122223333".parse().unwrap(),
+            source_ip_address: "127.0.0.1".into(),
+            user_agent: Some("é".repeat(2000)),
+            identity,
+            request_parameters: json!({"target": "mi-0123456789abcdef0"}),
+            response_elements: Value::Null,
+            additional: Value::Null,
+            service_event: Value::Null,
+            request_id: Uuid::nil(),
+            read_only: false,
+            resources: Vec::new(),
+            category: Category::Management,
+            failure: Some(Failure {
+                code: "AccessDenied".into(),
+                message: "no".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_users_refused_call_reads_as_cloudtrail_writes_it() {
+        let user = UserIdentity::IamUser {
+            principal_id: "AIDAAAAAAAAAAAAAAAAAA".into(),
+            arn: Arn::new("iam", "", "111122223333", "user/alice"),
+            access_key_id: Some("AKIAAAAAAAAAAAAAAAAA".into()),
+            user_name: "alice".into(),
+        };
+        let written = record(user).to_json();
+        assert_eq!(written["eventVersion"], "1.11");
+        assert_eq!(written["eventTime"], "2026-05-04T08:00:00Z");
+        assert_eq!(written["userIdentity"]["type"], "IAMUser");
+        assert_eq!(
+            written["userIdentity"]["accessKeyId"],
+            "AKIAAAAAAAAAAAAAAAAA"
+        );
+        assert_eq!(written["errorCode"], "AccessDenied");
+        assert_eq!(written["responseElements"], Value::Null);
+        assert_eq!(written["managementEvent"], true);
+        assert_eq!(written["userAgent"].as_str().unwrap().len(), TEXT_LIMIT);
+        assert!(written.get("resources").is_none());
+    }
+
+    #[test]
+    fn nobody_is_written_as_the_anonymous_principal() {
+        let record = record(UserIdentity::Anonymous {
+            access_key_id: None,
+        });
+        assert_eq!(record.username(), None);
+        assert_eq!(
+            record.to_json()["userIdentity"]["accountId"],
+            "ANONYMOUS_PRINCIPAL"
+        );
+    }
+
+    #[test]
+    fn a_nodes_username_is_its_id() {
+        let node = UserIdentity::AssumedRole {
+            principal_id: "AROAAAAAAAAAAAAAAAAAA:mi-0123456789abcdef0".into(),
+            arn: Arn::new(
+                "sts",
+                "",
+                "111122223333",
+                "assumed-role/Nodes/mi-0123456789abcdef0",
+            ),
+            access_key_id: None,
+            issuer: SessionIssuer {
+                principal_id: "AROAAAAAAAAAAAAAAAAAA".into(),
+                arn: Arn::new("iam", "", "111122223333", "role/Nodes"),
+                user_name: "Nodes".into(),
+            },
+            created: None,
+        };
+        assert_eq!(record(node).username(), Some("mi-0123456789abcdef0"));
+    }
+}
