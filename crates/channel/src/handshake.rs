@@ -1,0 +1,345 @@
+//! The handshake of a session, both sides, as small machines over stream deliveries.
+//!
+//! The node asks, the client answers, the node completes. Numbers, acknowledgements and resending are
+//! the link's; encryption is not negotiated here: our node never asks for it, and our client answers
+//! an official agent that does with a failure that says so.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use sortie_types::Now;
+
+use crate::{
+    body::{
+        ACTION_FAILED, ACTION_SUCCESS, ACTION_UNSUPPORTED, Body, BodyError, HandshakeComplete,
+        HandshakeRequest, HandshakeResponse, Nullable, ProcessedAction, RequestedAction,
+        SessionTypeParameters,
+    },
+    frame::PayloadType,
+    link::Delivery,
+};
+
+/// The version that our node shows: four numbers, above every gate of official clients.
+pub const AGENT_VERSION: &str = "3.3.9999.0";
+
+/// The version that our client shows: four numbers, above every gate of official agents and above the
+/// one below which the AWS CLI warns.
+pub const CLIENT_VERSION: &str = "1.2.9999.0";
+
+/// How long an official agent waits for the client's response.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+const ACTION_SESSION_TYPE: &str = "SessionType";
+const ACTION_KMS: &str = "KMSEncryption";
+
+/// What kind of session the document asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionType {
+    /// A shell on a terminal.
+    StandardStream,
+    /// Commands on a terminal.
+    InteractiveCommands,
+    /// Commands without a terminal.
+    NonInteractiveCommands,
+    /// A forwarded port, or a connection over standard input and output.
+    Port,
+}
+
+impl SessionType {
+    /// The document's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StandardStream => "Standard_Stream",
+            Self::InteractiveCommands => "InteractiveCommands",
+            Self::NonInteractiveCommands => "NonInteractiveCommands",
+            Self::Port => "Port",
+        }
+    }
+
+    /// From the document's word; `None` for a word that is none of the four.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::StandardStream, Self::InteractiveCommands, Self::NonInteractiveCommands, Self::Port]
+            .into_iter()
+            .find(|session_type| session_type.as_str() == name)
+    }
+
+    /// Whether official agents shake hands in such a session, encryption aside. Clients that know
+    /// nothing of handshakes can only be served in the others.
+    #[must_use]
+    pub fn needs_handshake(self) -> bool {
+        matches!(self, Self::NonInteractiveCommands | Self::Port)
+    }
+}
+
+/// A payload to hand to [`crate::link::Link::send`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// What it is.
+    pub payload_type: PayloadType,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+impl Outgoing {
+    fn new(payload_type: PayloadType, body: &impl Body) -> Self {
+        Self { payload_type, payload: Bytes::from(body.to_text()) }
+    }
+}
+
+/// Why a handshake came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The other side's message could not be read.
+    #[error("handshake message could not be read")]
+    Body(#[from] BodyError),
+    /// The client did not process an action.
+    #[error("client could not process action {action}: {error}")]
+    Refused {
+        /// The action's type.
+        action: String,
+        /// The client's words.
+        error: String,
+    },
+    /// No answer in time.
+    #[error("handshake timed out, please ensure that you have the latest version of the client")]
+    TimedOut,
+    /// The node completed the handshake without naming a session type.
+    #[error("unable to determine session type")]
+    NoSessionType,
+    /// The node asks for encryption, which this client cannot give.
+    #[error("the session asks for KMS encryption, which this client does not support")]
+    EncryptionWanted,
+}
+
+/// The node's side.
+#[derive(Debug)]
+pub struct NodeHandshake {
+    session_type: SessionType,
+    properties: Value,
+    customer_message: String,
+    started: Option<Now>,
+    done: bool,
+}
+
+/// What the node has to do after a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeStep {
+    /// Nothing; the delivery was no answer and is to be thrown away, as an official agent does.
+    Waiting,
+    /// Send this; the session may begin.
+    Complete {
+        /// The HandshakeComplete message.
+        send: Outgoing,
+        /// What the client calls itself, for [`crate::version::agent_gates`].
+        client_version: String,
+    },
+    /// The handshake is over already: the delivery belongs to the session.
+    Over,
+}
+
+impl NodeHandshake {
+    /// A handshake for a session of this type. `properties` is `null` or a port document's properties,
+    /// verbatim; `customer_message` is printed by the client when it is not empty.
+    #[must_use]
+    pub fn new(session_type: SessionType, properties: Value, customer_message: &str) -> Self {
+        Self {
+            session_type,
+            properties,
+            customer_message: customer_message.to_owned(),
+            started: None,
+            done: false,
+        }
+    }
+
+    /// The first message of the session. Starts the clock.
+    pub fn start(&mut self, now: Now) -> Outgoing {
+        self.started = Some(now);
+        let parameters = SessionTypeParameters {
+            session_type: self.session_type.as_str().to_owned(),
+            properties: self.properties.clone(),
+        };
+        let request = HandshakeRequest {
+            agent_version: AGENT_VERSION.to_owned(),
+            actions: vec![RequestedAction {
+                action_type: ACTION_SESSION_TYPE.to_owned(),
+                parameters: parameters.to_value(),
+            }],
+        };
+        Outgoing::new(PayloadType::HANDSHAKE_REQUEST, &request)
+    }
+
+    /// Looks at the next delivery of the link.
+    pub fn receive(&mut self, delivery: &Delivery, now: Now) -> Result<NodeStep, HandshakeError> {
+        if self.done {
+            return Ok(NodeStep::Over);
+        }
+        if delivery.payload_type != PayloadType::HANDSHAKE_RESPONSE {
+            return Ok(NodeStep::Waiting);
+        }
+        let response = HandshakeResponse::parse(&delivery.payload)?;
+        if let Some(action) = response.actions.iter().find(|action| action.status != ACTION_SUCCESS) {
+            return Err(HandshakeError::Refused {
+                action: action.action_type.clone(),
+                error: action.error.clone(),
+            });
+        }
+        self.done = true;
+        Ok(NodeStep::Complete { send: self.complete(now), client_version: response.client_version })
+    }
+
+    /// When to give up, on the monotonic clock; `None` before the start and after the end.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        let started = self.started.filter(|_| !self.done)?;
+        Some(started.monotonic + RESPONSE_TIMEOUT)
+    }
+
+    /// Fails once the deadline has passed.
+    pub fn check_time(&self, now: Now) -> Result<(), HandshakeError> {
+        match self.deadline() {
+            Some(deadline) if now.monotonic >= deadline => Err(HandshakeError::TimedOut),
+            _ => Ok(()),
+        }
+    }
+
+    fn complete(&self, now: Now) -> Outgoing {
+        let started = self.started.unwrap_or(now).monotonic;
+        let took = now.monotonic.saturating_sub(started).as_nanos();
+        let complete = HandshakeComplete {
+            time_to_complete_ns: i64::try_from(took).unwrap_or(i64::MAX),
+            customer_message: self.customer_message.clone(),
+        };
+        Outgoing::new(PayloadType::HANDSHAKE_COMPLETE, &complete)
+    }
+}
+
+/// What a client learns about its session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// What kind of session.
+    pub session_type: SessionType,
+    /// `null`, or a port document's properties.
+    pub properties: Value,
+    /// What the agent calls itself, for [`crate::version::client_gates`]; empty without a handshake.
+    pub agent_version: String,
+    /// To be printed, with a newline, when not empty.
+    pub customer_message: String,
+}
+
+/// What the client has to do after a delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientStep {
+    /// Nothing.
+    Waiting,
+    /// Send the answer.
+    Send(Outgoing),
+    /// The session's type is known and the session begins with the *next* delivery.
+    Complete(Session),
+    /// There was no handshake: the session is a shell, and *this* delivery is its first.
+    Shell(Session),
+    /// The session has begun: the delivery belongs to it.
+    Over,
+}
+
+/// The client's side.
+#[derive(Debug, Default)]
+pub struct ClientHandshake {
+    agent_version: String,
+    session_type: Option<(SessionType, Value)>,
+    encryption_wanted: bool,
+    done: bool,
+}
+
+impl ClientHandshake {
+    /// A client that knows nothing of its session yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks at the next delivery of the link.
+    pub fn receive(&mut self, delivery: &Delivery) -> Result<ClientStep, HandshakeError> {
+        match delivery.payload_type {
+            // A request under a new number is answered again, also later: official clients do so.
+            PayloadType::HANDSHAKE_REQUEST => {
+                self.answer(HandshakeRequest::parse(&delivery.payload)?).map(ClientStep::Send)
+            }
+            _ if self.done => Ok(ClientStep::Over),
+            PayloadType::HANDSHAKE_COMPLETE => self.complete(&delivery.payload),
+            PayloadType::OUTPUT if self.session_type.is_none() => {
+                self.done = true;
+                Ok(ClientStep::Shell(Session {
+                    session_type: SessionType::StandardStream,
+                    properties: Value::Null,
+                    agent_version: String::new(),
+                    customer_message: String::new(),
+                }))
+            }
+            _ => Ok(ClientStep::Waiting),
+        }
+    }
+
+    /// Whether the node asked for encryption, so that the session's end can be explained.
+    #[must_use]
+    pub fn encryption_wanted(&self) -> bool {
+        self.encryption_wanted
+    }
+
+    fn answer(&mut self, request: HandshakeRequest) -> Result<Outgoing, HandshakeError> {
+        self.agent_version = request.agent_version;
+        let mut actions = Vec::with_capacity(request.actions.len());
+        for action in request.actions {
+            actions.push(self.process(action)?);
+        }
+        let errors: Vec<String> =
+            actions.iter().map(|action| action.error.clone()).filter(|error| !error.is_empty()).collect();
+        let response = HandshakeResponse {
+            client_version: CLIENT_VERSION.to_owned(),
+            actions,
+            errors: Nullable((!errors.is_empty()).then_some(errors)),
+        };
+        Ok(Outgoing::new(PayloadType::HANDSHAKE_RESPONSE, &response))
+    }
+
+    fn process(&mut self, action: RequestedAction) -> Result<ProcessedAction, HandshakeError> {
+        let (status, error) = match action.action_type.as_str() {
+            ACTION_SESSION_TYPE => self.take_session_type(&action.parameters)?,
+            ACTION_KMS => {
+                self.encryption_wanted = true;
+                let reason = HandshakeError::EncryptionWanted;
+                (ACTION_FAILED, format!("Failed to process action {ACTION_KMS}: {reason}"))
+            }
+            other => (ACTION_UNSUPPORTED, format!("Unsupported action {other}")),
+        };
+        Ok(ProcessedAction { action_type: action.action_type, status, result: Value::Null, error })
+    }
+
+    fn take_session_type(&mut self, parameters: &Value) -> Result<(i64, String), HandshakeError> {
+        let parameters = SessionTypeParameters::from_value(parameters)?;
+        let Some(session_type) = SessionType::from_name(&parameters.session_type) else {
+            let error = format!(
+                "Failed to process action {ACTION_SESSION_TYPE}: unknown session type {}",
+                parameters.session_type
+            );
+            return Ok((ACTION_FAILED, error));
+        };
+        self.session_type = Some((session_type, parameters.properties));
+        Ok((ACTION_SUCCESS, String::new()))
+    }
+
+    fn complete(&mut self, payload: &[u8]) -> Result<ClientStep, HandshakeError> {
+        let complete = HandshakeComplete::parse(payload)?;
+        let (session_type, properties) =
+            self.session_type.take().ok_or(HandshakeError::NoSessionType)?;
+        self.done = true;
+        Ok(ClientStep::Complete(Session {
+            session_type,
+            properties,
+            agent_version: self.agent_version.clone(),
+            customer_message: complete.customer_message,
+        }))
+    }
+}

@@ -1,0 +1,120 @@
+//! The receiving half: what was delivered and not taken yet, and what came before its turn.
+//!
+//! Everything held counts against one byte limit. What does not fit is not accepted, hence not
+//! acknowledged, and the peer sends it again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Delivery, OVERHEAD};
+
+/// Messages held that came before their turn. At least what any sender of ours has in flight, and what
+/// an official client keeps.
+const MAX_OUT_OF_ORDER: usize = 10_000;
+
+/// How far ahead a number may be. An official agent keeps up to this many unacknowledged.
+const MAX_AHEAD: i64 = 100_000;
+
+pub(super) struct Receiver {
+    expected: i64,
+    ready: VecDeque<Delivery>,
+    early: BTreeMap<i64, Delivery>,
+    held_bytes: usize,
+    limit: usize,
+    has_refused: bool,
+}
+
+/// What became of a stream message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was the expected one.
+    InOrder,
+    /// Kept until its turn.
+    Early,
+    /// Had it; to be acknowledged again.
+    Duplicate,
+    /// No room; not to be acknowledged.
+    NoRoom,
+    /// The number cannot be; not to be acknowledged.
+    Absurd,
+}
+
+impl Receiver {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            expected: 0,
+            ready: VecDeque::new(),
+            early: BTreeMap::new(),
+            held_bytes: 0,
+            limit,
+            has_refused: false,
+        }
+    }
+
+    /// The first number that has not come.
+    pub(super) fn expected(&self) -> i64 {
+        self.expected
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// What `take` would do, before anybody looks at the payload.
+    pub(super) fn judge(&self, number: i64, payload_len: usize) -> Taken {
+        let ahead = number.saturating_sub(self.expected);
+        if number < 0 || ahead > MAX_AHEAD {
+            return Taken::Absurd;
+        }
+        if ahead < 0 || self.early.contains_key(&number) {
+            return Taken::Duplicate;
+        }
+        let fits = self.held_bytes.saturating_add(payload_len + OVERHEAD) <= self.limit;
+        match ahead {
+            // With nothing to take, only this message can let the stream go on, whatever its size.
+            0 if fits || self.ready.is_empty() => Taken::InOrder,
+            1.. if fits && self.early.len() < MAX_OUT_OF_ORDER => Taken::Early,
+            _ => Taken::NoRoom,
+        }
+    }
+
+    pub(super) fn take(&mut self, number: i64, delivery: Delivery) -> Taken {
+        let taken = self.judge(number, delivery.payload.len());
+        match taken {
+            Taken::InOrder => {
+                self.held_bytes += delivery.payload.len() + OVERHEAD;
+                self.make_ready(delivery);
+                while let Some(next) = self.early.remove(&self.expected) {
+                    self.make_ready(next);
+                }
+            }
+            Taken::Early => {
+                self.held_bytes += delivery.payload.len() + OVERHEAD;
+                self.early.insert(number, delivery);
+            }
+            Taken::NoRoom => self.has_refused = true,
+            Taken::Duplicate | Taken::Absurd => {}
+        }
+        taken
+    }
+
+    fn make_ready(&mut self, delivery: Delivery) {
+        self.ready.push_back(delivery);
+        self.expected = self.expected.saturating_add(1);
+    }
+
+    pub(super) fn next(&mut self) -> Option<Delivery> {
+        let delivery = self.ready.pop_front()?;
+        self.held_bytes -= delivery.payload.len() + OVERHEAD;
+        Some(delivery)
+    }
+
+    /// Whether there is room again after something was refused. True once for each time.
+    pub(super) fn has_room_again(&mut self) -> bool {
+        let has_room =
+            self.has_refused && (self.ready.is_empty() || self.held_bytes <= self.limit / 2);
+        if has_room {
+            self.has_refused = false;
+        }
+        has_room
+    }
+}

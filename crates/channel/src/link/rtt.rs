@@ -1,0 +1,95 @@
+//! How long an acknowledgement takes, and how long to wait for one.
+//!
+//! Gains and the initial values are those of the official ends. The floor of the timeout is higher
+//! than theirs (they add at least 10 ms to the round trip): the websocket below loses nothing while it
+//! lives, so a resend helps only against a receiver that did not take a message.
+
+use std::time::Duration;
+
+const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
+const TIMEOUT_MIN: Duration = Duration::from_millis(200);
+/// A full window on a slow leg takes seconds to be acknowledged, and that is no loss.
+const TIMEOUT_MAX: Duration = Duration::from_secs(15);
+/// Doubling stops here, so that a receiver which begins to take messages again is noticed soon.
+const BACKOFF_MAX: Duration = Duration::from_secs(4);
+
+#[derive(Clone, Debug)]
+pub(super) struct RoundTrip {
+    smoothed: Duration,
+    variation: Duration,
+    doublings: u32,
+}
+
+impl RoundTrip {
+    pub(super) fn new() -> Self {
+        Self { smoothed: INITIAL_ROUND_TRIP, variation: Duration::ZERO, doublings: 0 }
+    }
+
+    /// Takes the time from sending to acknowledgement of a message that was sent only once.
+    pub(super) fn sample(&mut self, sample: Duration) {
+        let difference = sample.abs_diff(self.smoothed);
+        self.variation = self.variation * 3 / 4 + difference / 4;
+        self.smoothed = self.smoothed * 7 / 8 + sample / 8;
+        self.doublings = 0;
+    }
+
+    pub(super) fn smoothed(&self) -> Duration {
+        self.smoothed
+    }
+
+    /// By how much messages may overtake each other without one being taken for lost.
+    pub(super) fn reordering(&self) -> Duration {
+        (self.smoothed / 4).max(Duration::from_millis(10))
+    }
+
+    /// The timeout without backoff.
+    pub(super) fn timeout(&self) -> Duration {
+        (self.smoothed + self.variation * 4).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// The timeout after so many that passed without effect.
+    pub(super) fn backed_off(&self) -> Duration {
+        let timeout = self.timeout();
+        (timeout * (1 << self.doublings.min(10))).min(timeout.max(BACKOFF_MAX))
+    }
+
+    pub(super) fn back_off(&mut self) {
+        self.doublings = self.doublings.saturating_add(1);
+    }
+
+    pub(super) fn forget_backoff(&mut self) {
+        self.doublings = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_follows_the_round_trip_between_its_bounds() {
+        let mut round_trip = RoundTrip::new();
+        assert_eq!(round_trip.timeout(), TIMEOUT_MIN);
+        for _ in 0..100 {
+            round_trip.sample(Duration::from_secs(1));
+        }
+        assert!((Duration::from_secs(1)..Duration::from_millis(1200)).contains(&round_trip.timeout()));
+        for _ in 0..100 {
+            round_trip.sample(Duration::from_secs(3600));
+        }
+        assert_eq!(round_trip.timeout(), TIMEOUT_MAX);
+    }
+
+    #[test]
+    fn backing_off_doubles_up_to_a_bound_and_a_sample_ends_it() {
+        let mut round_trip = RoundTrip::new();
+        round_trip.back_off();
+        assert_eq!(round_trip.backed_off(), 2 * TIMEOUT_MIN);
+        for _ in 0..100 {
+            round_trip.back_off();
+        }
+        assert_eq!(round_trip.backed_off(), BACKOFF_MAX);
+        round_trip.sample(INITIAL_ROUND_TRIP);
+        assert_eq!(round_trip.backed_off(), TIMEOUT_MIN);
+    }
+}
