@@ -1,0 +1,195 @@
+//! [`SqliteState`]: opens the database, owns its writer and its readers, and is the state port.
+
+use std::{path::Path, time::Duration};
+
+use async_trait::async_trait;
+use sortie_ports::{
+    AccessKey, Activation, Commit, Installation, Node, Session, SessionQuery, State, StoreError,
+    TrailEntry, TrailQuery, User,
+};
+use sortie_types::{AccessKeyId, ActivationId, NodeId, SessionId, Timestamp, UniqueId};
+use sqlx::{
+    ConnectOptions, Sqlite, SqlitePool, Transaction, query,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    decode,
+    migrate::{self, MigrateError},
+    place::{Place, PlaceError},
+    read, sql,
+    writer::{QUEUE, Request, Writer, closed},
+};
+
+/// How many questions are answered at the same time. Each reader is a thread.
+const READERS: u32 = 4;
+
+/// How long a statement waits for another process, such as a backup, that locks the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file is not a database, or the engine cannot use it.
+    #[error("cannot open the database")]
+    Engine(#[source] sqlx::Error),
+    /// The schema is not one that this program can use.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// Its place cannot be used, or is used by another server.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+}
+
+/// The state of an installation in one SQLite file.
+///
+/// Dropping it without [`State::close`] is safe: what was answered is on stable storage.
+#[derive(Debug)]
+pub struct SqliteState {
+    commits: mpsc::Sender<Request>,
+    readers: SqlitePool,
+    closing: CancellationToken,
+    /// The writer's task.
+    tasks: TaskTracker,
+}
+
+impl SqliteState {
+    /// Opens the database file `path` and brings its schema up to date. Makes the file (mode 0600)
+    /// and its directory (mode 0700) where they are missing.
+    ///
+    /// # Errors
+    /// When another process has it open, when a newer program has used it, or when it cannot be
+    /// read and written.
+    pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        let place = Place::take(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(BUSY_TIMEOUT)
+            .synchronous(SqliteSynchronous::Full)
+            // Statements are not for a log, and what takes long is measured elsewhere.
+            .disable_statement_logging();
+        let write = options.clone().journal_mode(SqliteJournalMode::Wal);
+        let mut connection = write.connect().await.map_err(OpenError::Engine)?;
+        migrate::migrate(&mut connection).await?;
+
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.pragma("query_only", "ON"));
+        let (commits, requests) = mpsc::channel(QUEUE);
+        let closing = CancellationToken::new();
+        let writer = Writer {
+            connection,
+            requests,
+            closing: closing.clone(),
+            readers: readers.clone(),
+            place,
+        };
+        let tasks = TaskTracker::new();
+        tasks.spawn(writer.run());
+        tasks.close();
+        Ok(Self {
+            commits,
+            readers,
+            closing,
+            tasks,
+        })
+    }
+
+    /// A snapshot to read from.
+    async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.readers.begin().await.map_err(engine)
+    }
+}
+
+/// An error of the engine as the port knows it.
+pub(crate) fn engine(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::PoolClosed => StoreError::Closed,
+        error => StoreError::Engine(Box::new(error)),
+    }
+}
+
+#[async_trait]
+impl State for SqliteState {
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let request = Request { commit, answer };
+        self.commits.send(request).await.map_err(closed)?;
+        outcome.await.map_err(closed)?
+    }
+
+    async fn installation(&self) -> Result<Option<Installation>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let select = query(sql::INSTALLATION);
+        read::one(&mut snapshot, select, decode::installation).await
+    }
+
+    async fn user(&self, unique_id: &UniqueId) -> Result<Option<User>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let select = query(sql::USER).bind(unique_id.as_str());
+        read::one(&mut snapshot, select, decode::user).await
+    }
+
+    async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let select = query(sql::USER_NAMED).bind(name);
+        read::one(&mut snapshot, select, decode::user).await
+    }
+
+    async fn access_key(&self, id: &AccessKeyId) -> Result<Option<(AccessKey, User)>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let select = query(sql::ACCESS_KEY).bind(id.as_str());
+        read::one(&mut snapshot, select, decode::access_key).await
+    }
+
+    async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::activation(&mut snapshot, *id).await
+    }
+
+    async fn activations(
+        &self,
+        after: Option<(Timestamp, ActivationId)>,
+        limit: usize,
+    ) -> Result<Vec<Activation>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::activations(&mut snapshot, after, limit).await
+    }
+
+    async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::node(&mut snapshot, id).await
+    }
+
+    async fn nodes(&self, after: Option<NodeId>, limit: usize) -> Result<Vec<Node>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::nodes(&mut snapshot, after.as_ref(), limit).await
+    }
+
+    async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let select = query(sql::SESSION).bind(id.as_str());
+        read::one(&mut snapshot, select, decode::session).await
+    }
+
+    async fn sessions(&self, query: SessionQuery) -> Result<Vec<Session>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::sessions(&mut snapshot, &query).await
+    }
+
+    async fn trail(&self, query: TrailQuery) -> Result<Vec<(i64, TrailEntry)>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::trail(&mut snapshot, &query).await
+    }
+
+    async fn close(&self) {
+        self.closing.cancel();
+        // The writer closes the readers as its last act but one.
+        self.tasks.wait().await;
+    }
+}
