@@ -6,6 +6,7 @@
 
 mod json;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sortie_types::Secret;
 
@@ -327,6 +328,20 @@ impl SortieOpen {
     }
 }
 
+const EXIT_CODE_PREFIX: &str = "EXIT_CODE: ";
+
+/// The payload of a [`crate::frame::PayloadType::EXIT_CODE`] message.
+#[must_use]
+pub fn exit_code(status: i32) -> Bytes {
+    Bytes::from(format!("{EXIT_CODE_PREFIX}{status}"))
+}
+
+/// Reads the payload of an exit code message.
+#[must_use]
+pub fn parse_exit_code(payload: &[u8]) -> Option<i32> {
+    std::str::from_utf8(payload).ok()?.trim().strip_prefix(EXIT_CODE_PREFIX)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,5 +382,16 @@ mod tests {
         let start = SortieStart { token: "hunter2".into(), features: vec![] };
         assert!(!format!("{start:?}").contains("hunter2"));
         assert!(start.to_text().contains("hunter2"));
+    }
+
+    #[test]
+    fn an_exit_code_is_the_official_text() {
+        assert_eq!(exit_code(127), "EXIT_CODE: 127");
+        for status in [0, 127, -1, i32::MIN] {
+            assert_eq!(parse_exit_code(&exit_code(status)), Some(status));
+        }
+        for text in ["", "EXIT_CODE:", "EXIT_CODE: x", "0", "EXIT_CODE: 99999999999"] {
+            assert_eq!(parse_exit_code(text.as_bytes()), None, "{text}");
+        }
     }
 }

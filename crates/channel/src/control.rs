@@ -18,6 +18,9 @@ use crate::{
 /// `Topic` of a session's result and of its acknowledgement.
 pub const TASK_COMPLETE_TOPIC: &str = "agent_task_complete";
 
+/// `Topic` of a start message.
+pub const START_SESSION_TOPIC: &str = "aws.ssm.startSession";
+
 /// A control-channel message that one of our ends acts upon.
 #[derive(Clone, Debug)]
 pub enum ControlMessage {
@@ -69,7 +72,7 @@ pub fn interactive_shell(stamp: Stamp, start: &StartContent) -> Bytes {
     let body = InteractiveShell {
         content: start.to_text(),
         task_id: start.session_id.clone(),
-        topic: MessageType::InteractiveShell.as_str().to_owned(),
+        topic: START_SESSION_TOPIC.to_owned(),
         schema_version: 1,
     };
     control_message(MessageType::InteractiveShell, stamp, &body)

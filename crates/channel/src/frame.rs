@@ -4,7 +4,7 @@
 //! parsers fail, so that a relayed frame can harm neither side. It never hashes: who needs the
 //! digest checked asks for it. What a payload means is `body`'s.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use aws_lc_rs::digest;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -195,12 +195,12 @@ pub enum EncodeError {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     bytes: Bytes,
+    message_type: MessageType,
     header: Header,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Header {
-    message_type: MessageType,
     schema_version: u32,
     created_date_ms: u64,
     sequence_number: i64,
@@ -215,14 +215,14 @@ impl Frame {
     /// Checks the header of one websocket message. The payload is everything behind it: official
     /// parsers do not cut at PayloadLength either.
     pub fn parse(bytes: Bytes) -> Result<Self, FrameError> {
-        let header = parse_header(&bytes)?;
-        Ok(Self { bytes, header })
+        let (message_type, header) = parse_header(&bytes)?;
+        Ok(Self { bytes, message_type, header })
     }
 
     /// What kind of message this is.
     #[must_use]
     pub fn message_type(&self) -> &MessageType {
-        &self.header.message_type
+        &self.message_type
     }
 
     /// The stream number; any value, also negative ones. Zero in messages that are no stream data.
@@ -303,7 +303,7 @@ impl Frame {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame")
-            .field("message_type", &self.header.message_type)
+            .field("message_type", &self.message_type)
             .field("sequence_number", &self.header.sequence_number)
             .field("message_id", &self.header.message_id)
             .field("payload_type", &self.header.payload_type)
@@ -323,31 +323,28 @@ impl Fields<'_> {
     }
 }
 
-fn parse_header(bytes: &[u8]) -> Result<Header, FrameError> {
-    let (length, header) = read_header(bytes).ok_or(FrameError::TooShort(bytes.len()))?;
-    let header = header?;
+fn parse_header(bytes: &[u8]) -> Result<(MessageType, Header), FrameError> {
+    let (length, message_type, header) =
+        read_fields(bytes).ok_or(FrameError::TooShort(bytes.len()))?;
+    let message_type = parse_type(&message_type)?;
     // An official client takes publication messages without validating them, and a service may send
     // them with an empty header. Their content is never used.
-    if !header.message_type.is_publication() {
-        if length != HEADER_LENGTH_FIELD {
-            return Err(FrameError::HeaderLength(length));
-        }
-        if header.created_date_ms == 0 {
-            return Err(FrameError::CreatedDate);
-        }
-    } else if length != HEADER_LENGTH_FIELD && length != 0 {
+    let is_lenient = message_type.is_publication();
+    if length != HEADER_LENGTH_FIELD && !(is_lenient && length == 0) {
         return Err(FrameError::HeaderLength(length));
     }
-    Ok(header)
+    if header.created_date_ms == 0 && !is_lenient {
+        return Err(FrameError::CreatedDate);
+    }
+    Ok((message_type, header))
 }
 
-/// The fields in their order; `None` when there are too few bytes.
-fn read_header(bytes: &[u8]) -> Option<(u32, Result<Header, FrameError>)> {
+/// HeaderLength, the type still padded, and the other fields. `None` when there are too few bytes.
+fn read_fields(bytes: &[u8]) -> Option<(u32, [u8; TYPE_LEN], Header)> {
     let mut fields = Fields(bytes);
     let length = u32::from_be_bytes(fields.take()?);
-    let message_type = parse_type(&fields.take::<TYPE_LEN>()?);
+    let message_type = fields.take()?;
     let header = Header {
-        message_type: message_type.clone().unwrap_or(MessageType::Other("".into())),
         schema_version: u32::from_be_bytes(fields.take()?),
         created_date_ms: u64::from_be_bytes(fields.take()?),
         sequence_number: i64::from_be_bytes(fields.take()?),
@@ -357,7 +354,7 @@ fn read_header(bytes: &[u8]) -> Option<(u32, Result<Header, FrameError>)> {
         payload_type: PayloadType(u32::from_be_bytes(fields.take()?)),
         payload_length: u32::from_be_bytes(fields.take()?),
     };
-    Some((length, message_type.map(|_| header)))
+    Some((length, message_type, header))
 }
 
 /// Strips NULs, then white space, from both ends, as official parsers do.
@@ -419,20 +416,17 @@ impl NewFrame<'_> {
         out.put_i64(self.sequence_number);
         out.put_u64(self.flags);
         out.put_u128(self.message_id.as_u128().rotate_left(64));
-        out.put_slice(&self.payload_digest());
+        if self.digest {
+            out.put_slice(digest::digest(&digest::SHA256, self.payload).as_ref());
+        } else {
+            out.put_bytes(0, DIGEST_LEN);
+        }
         out.put_u32(self.payload_type.0);
         out.put_u32(payload_length);
         out.put_slice(self.payload);
         out.freeze()
     }
 
-    fn payload_digest(&self) -> Cow<'static, [u8]> {
-        if self.digest {
-            digest::digest(&digest::SHA256, self.payload).as_ref().to_vec().into()
-        } else {
-            Cow::Borrowed(&[0; DIGEST_LEN])
-        }
-    }
 }
 
 /// A frame written without digest, with its digest put in. Copies; for the rare case that a peer
@@ -481,7 +475,7 @@ mod tests {
             prop_assert_eq!(frame.flags(), flags);
             prop_assert_eq!(frame.message_id(), new.message_id);
             prop_assert_eq!(frame.payload_type(), new.payload_type);
-            prop_assert_eq!(frame.payload().as_ref(), payload.as_slice());
+            prop_assert_eq!(frame.payload().to_vec(), payload.clone());
             prop_assert_eq!(frame.created_date_ms(), created.cast_unsigned());
             prop_assert_eq!(frame.digest_matches(), digest);
             prop_assert!(Frame::parse(with_digest(&bytes)).unwrap().digest_matches());

@@ -343,3 +343,149 @@ impl ClientHandshake {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sortie_types::Timestamp;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Now {
+        Now::new(Duration::from_secs(seconds), Timestamp::from_millis(1_777_881_600_000))
+    }
+
+    fn delivery(outgoing: Outgoing) -> Delivery {
+        Delivery { payload_type: outgoing.payload_type, payload: outgoing.payload }
+    }
+
+    fn request(actions: Value) -> Delivery {
+        let body = json!({"AgentVersion": "3.3.0.0", "RequestedClientActions": actions});
+        Delivery {
+            payload_type: PayloadType::HANDSHAKE_REQUEST,
+            payload: Bytes::from(body.to_string()),
+        }
+    }
+
+    fn answer(client: &mut ClientHandshake, request: &Delivery) -> HandshakeResponse {
+        let Ok(ClientStep::Send(outgoing)) = client.receive(request) else {
+            panic!("no answer");
+        };
+        assert_eq!(outgoing.payload_type, PayloadType::HANDSHAKE_RESPONSE);
+        HandshakeResponse::parse(&outgoing.payload).unwrap()
+    }
+
+    #[test]
+    fn both_sides_agree_on_session_type_and_properties() {
+        let properties = json!({"portNumber": "5432", "type": "LocalPortForwarding"});
+        let mut node = NodeHandshake::new(SessionType::Port, properties.clone(), "welcome");
+        let mut client = ClientHandshake::new();
+
+        let request = delivery(node.start(at(1)));
+        let Ok(ClientStep::Send(response)) = client.receive(&request) else { panic!("no answer") };
+        let Ok(NodeStep::Complete { send, client_version }) =
+            node.receive(&delivery(response), at(3))
+        else {
+            panic!("not complete");
+        };
+        assert_eq!(client_version, CLIENT_VERSION);
+        let complete = HandshakeComplete::parse(&send.payload).unwrap();
+        assert_eq!(complete.time_to_complete_ns, 2_000_000_000);
+        let Ok(ClientStep::Complete(session)) = client.receive(&delivery(send)) else {
+            panic!("not complete");
+        };
+        assert_eq!(session, Session {
+            session_type: SessionType::Port,
+            properties,
+            agent_version: AGENT_VERSION.into(),
+            customer_message: "welcome".into(),
+        });
+
+        let data = Delivery { payload_type: PayloadType::OUTPUT, payload: Bytes::from_static(b"x") };
+        assert_eq!(client.receive(&data), Ok(ClientStep::Over));
+        assert_eq!(node.receive(&data, at(4)), Ok(NodeStep::Over));
+        assert_eq!(node.deadline(), None);
+    }
+
+    #[test]
+    fn an_unknown_action_is_answered_as_unsupported_in_the_status() {
+        let mut client = ClientHandshake::new();
+        let response = answer(
+            &mut client,
+            &request(json!([{"ActionType": "Dance", "ActionParameters": {"Tempo": 120}}])),
+        );
+        let action = &response.actions[0];
+        assert_eq!((action.action_type.as_str(), action.status), ("Dance", ACTION_UNSUPPORTED));
+        assert_eq!(action.result, Value::Null);
+    }
+
+    #[test]
+    fn encryption_is_refused_with_a_reason() {
+        let mut client = ClientHandshake::new();
+        let response = answer(
+            &mut client,
+            &request(json!([
+                {"ActionType": "SessionType", "ActionParameters": {"SessionType": "Standard_Stream"}},
+                {"ActionType": "KMSEncryption", "ActionParameters": {"KMSKeyId": "k", "Challenge": "AA=="}},
+            ])),
+        );
+        assert_eq!(response.actions[0].status, ACTION_SUCCESS);
+        assert_eq!(response.actions[1].status, ACTION_FAILED);
+        assert!(response.actions[1].error.contains("does not support"));
+        assert_eq!(response.errors.0.unwrap().len(), 1);
+        assert!(client.encryption_wanted());
+    }
+
+    #[test]
+    fn an_unknown_session_type_is_a_failed_action_and_completing_without_one_an_error() {
+        let mut client = ClientHandshake::new();
+        let response = answer(
+            &mut client,
+            &request(json!([{"ActionType": "SessionType", "ActionParameters": {"SessionType": "Rdp"}}])),
+        );
+        assert_eq!(response.actions[0].status, ACTION_FAILED);
+        let complete = Delivery {
+            payload_type: PayloadType::HANDSHAKE_COMPLETE,
+            payload: Bytes::from_static(b"{}"),
+        };
+        assert_eq!(client.receive(&complete), Err(HandshakeError::NoSessionType));
+    }
+
+    #[test]
+    fn without_a_handshake_the_first_output_makes_a_shell() {
+        let mut client = ClientHandshake::new();
+        let prompt = Delivery { payload_type: PayloadType::OUTPUT, payload: Bytes::from_static(b"$ ") };
+        let Ok(ClientStep::Shell(session)) = client.receive(&prompt) else { panic!("no shell") };
+        assert_eq!(session.session_type, SessionType::StandardStream);
+        assert_eq!(client.receive(&prompt), Ok(ClientStep::Over));
+    }
+
+    #[test]
+    fn a_node_waits_fifteen_seconds_and_throws_away_what_is_no_answer() {
+        let mut node = NodeHandshake::new(SessionType::Port, Value::Null, "");
+        assert_eq!(node.deadline(), None);
+        node.start(at(10));
+        let early = Delivery { payload_type: PayloadType::OUTPUT, payload: Bytes::from_static(b"x") };
+        assert_eq!(node.receive(&early, at(11)), Ok(NodeStep::Waiting));
+        assert_eq!(node.check_time(at(24)), Ok(()));
+        assert_eq!(node.check_time(at(25)), Err(HandshakeError::TimedOut));
+    }
+
+    #[test]
+    fn a_node_takes_any_status_but_success_for_a_failure() {
+        // What an official client writes for an action that it does not know: 0, and 3 elsewhere.
+        for status in [0, ACTION_FAILED, ACTION_UNSUPPORTED] {
+            let mut node = NodeHandshake::new(SessionType::Port, Value::Null, "");
+            node.start(at(0));
+            let body = json!({"ClientVersion": "1.2.0.0", "ProcessedClientActions": [
+                {"ActionType": "SessionType", "ActionStatus": status, "ActionResult": 3, "Error": "no"},
+            ], "Errors": null});
+            let response = Delivery {
+                payload_type: PayloadType::HANDSHAKE_RESPONSE,
+                payload: Bytes::from(body.to_string()),
+            };
+            let refused = node.receive(&response, at(1));
+            assert!(matches!(refused, Err(HandshakeError::Refused { .. })), "{refused:?}");
+        }
+    }
+}

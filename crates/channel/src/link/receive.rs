@@ -18,6 +18,8 @@ pub(super) struct Receiver {
     expected: i64,
     ready: VecDeque<Delivery>,
     early: BTreeMap<i64, Delivery>,
+    early_bytes: usize,
+    /// Early ones included.
     held_bytes: usize,
     limit: usize,
     has_refused: bool,
@@ -44,6 +46,7 @@ impl Receiver {
             expected: 0,
             ready: VecDeque::new(),
             early: BTreeMap::new(),
+            early_bytes: 0,
             held_bytes: 0,
             limit,
             has_refused: false,
@@ -68,11 +71,16 @@ impl Receiver {
         if ahead < 0 || self.early.contains_key(&number) {
             return Taken::Duplicate;
         }
-        let fits = self.held_bytes.saturating_add(payload_len + OVERHEAD) <= self.limit;
+        let cost = payload_len + OVERHEAD;
+        let fits = self.held_bytes.saturating_add(cost) <= self.limit;
+        // Half is kept free for what is missing, or it would have to come in one by one.
+        let fits_early = fits
+            && self.early_bytes.saturating_add(cost) <= self.limit / 2
+            && self.early.len() < MAX_OUT_OF_ORDER;
         match ahead {
             // With nothing to take, only this message can let the stream go on, whatever its size.
             0 if fits || self.ready.is_empty() => Taken::InOrder,
-            1.. if fits && self.early.len() < MAX_OUT_OF_ORDER => Taken::Early,
+            1.. if fits_early => Taken::Early,
             _ => Taken::NoRoom,
         }
     }
@@ -84,11 +92,13 @@ impl Receiver {
                 self.held_bytes += delivery.payload.len() + OVERHEAD;
                 self.make_ready(delivery);
                 while let Some(next) = self.early.remove(&self.expected) {
+                    self.early_bytes -= next.payload.len() + OVERHEAD;
                     self.make_ready(next);
                 }
             }
             Taken::Early => {
                 self.held_bytes += delivery.payload.len() + OVERHEAD;
+                self.early_bytes += delivery.payload.len() + OVERHEAD;
                 self.early.insert(number, delivery);
             }
             Taken::NoRoom => self.has_refused = true,

@@ -25,12 +25,11 @@ impl RoundTrip {
         Self { smoothed: INITIAL_ROUND_TRIP, variation: Duration::ZERO, doublings: 0 }
     }
 
-    /// Takes the time from sending to acknowledgement of a message that was sent only once.
+    /// Takes the time from sending to acknowledgement of a message.
     pub(super) fn sample(&mut self, sample: Duration) {
         let difference = sample.abs_diff(self.smoothed);
         self.variation = self.variation * 3 / 4 + difference / 4;
         self.smoothed = self.smoothed * 7 / 8 + sample / 8;
-        self.doublings = 0;
     }
 
     pub(super) fn smoothed(&self) -> Duration {
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn backing_off_doubles_up_to_a_bound_and_a_sample_ends_it() {
+    fn backing_off_doubles_up_to_a_bound_and_progress_ends_it() {
         let mut round_trip = RoundTrip::new();
         round_trip.back_off();
         assert_eq!(round_trip.backed_off(), 2 * TIMEOUT_MIN);
@@ -89,7 +88,7 @@ mod tests {
             round_trip.back_off();
         }
         assert_eq!(round_trip.backed_off(), BACKOFF_MAX);
-        round_trip.sample(INITIAL_ROUND_TRIP);
+        round_trip.forget_backoff();
         assert_eq!(round_trip.backed_off(), TIMEOUT_MIN);
     }
 }

@@ -22,6 +22,9 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// What a pass may send before the first answer.
 const FIRST_BUDGET: usize = 64 << 10;
 
+/// What was sent less than this ago is not sent again because the receiver has room.
+const UNDER_WAY_MIN: Duration = Duration::from_millis(10);
+
 pub(super) struct Sender {
     queue: VecDeque<Queued>,
     queued_bytes: usize,
@@ -197,10 +200,11 @@ impl Sender {
         };
         let before = self.in_flight_bytes;
         let first = if cumulative { 0 } else { offset };
-        for offset in first..=offset {
+        for earlier in first..offset {
             // Only the named message gives a sample: the others may have waited for it.
-            self.settle(offset, (!cumulative || number == self.base.saturating_add_unsigned(offset as u64)).then_some(now));
+            self.settle(earlier, None);
         }
+        self.settle(offset, Some(now));
         while self.in_flight.front().is_some_and(|message| message.frame.is_none()) {
             self.in_flight.pop_front();
             self.base += 1;
@@ -209,6 +213,7 @@ impl Sender {
             return Effect::Nothing;
         }
         self.last_progress = now;
+        self.round_trip.forget_backoff();
         self.notice_losses();
         Effect::Progress
     }
@@ -220,8 +225,13 @@ impl Sender {
         }
         self.in_flight_bytes -= message.cost;
         self.newest_acknowledged = self.newest_acknowledged.max(Some(message.last_sent));
-        if let Some(now) = sampled_at.filter(|_| !message.resent) {
-            self.round_trip.sample(now.saturating_sub(message.last_sent));
+        if let Some(now) = sampled_at {
+            let elapsed = now.saturating_sub(message.last_sent);
+            // The answer to a resent message may be to an earlier sending: the round trip is then at
+            // least this long, which is worth knowing if it is longer than thought.
+            if !message.resent || elapsed > self.round_trip.smoothed() {
+                self.round_trip.sample(elapsed);
+            }
         }
         if let Some(pass) = self.pass.as_mut() {
             pass.budget = pass.budget.saturating_add(message.cost);
@@ -249,8 +259,9 @@ impl Sender {
     /// The receiver says that it has room again. Does nothing for what was sent so lately that it may
     /// still be under way.
     pub(super) fn receiver_has_room(&mut self, now: Duration) {
-        let sent_by = now.saturating_sub(self.round_trip.smoothed());
-        if self.pass.is_none() && self.in_flight.front().is_some_and(|head| head.last_sent <= sent_by) {
+        let under_way = self.round_trip.smoothed().max(UNDER_WAY_MIN);
+        let sent_by = now.saturating_sub(under_way);
+        if self.in_flight.front().is_some_and(|head| head.last_sent <= sent_by) {
             self.round_trip.forget_backoff();
             self.begin_pass(sent_by, FIRST_BUDGET);
         }
