@@ -1,0 +1,314 @@
+//! The state port. A change is data: a [`Commit`] lists what must hold, what becomes true, and the
+//! audit records that go with it, and is applied whole or not at all. So no transaction type
+//! crosses the trait, and an audit record can never be separated from its change.
+
+use async_trait::async_trait;
+use sortie_evidence::AuditRecord;
+use sortie_types::{AccessKeyId, ActivationId, Arn, NodeId, SessionId, Tag, Timestamp, UniqueId};
+
+use crate::rows::{
+    AccessKey, Activation, Installation, Node, NodeInfo, Session, SessionState, TaggedResource,
+    TrailEntry, User,
+};
+
+/// One step: all changes and all records, or none.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Applied in order.
+    pub changes: Vec<Change>,
+    /// Appended with them.
+    pub trail: Vec<AuditRecord>,
+}
+
+/// Something that becomes true. A change whose condition does not hold refuses its whole commit.
+///
+/// Rows belong to the account and region of the installation: its constants come before all others,
+/// in the same commit at the latest.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Deletes an activation that exists. Otherwise [`Conflict::NoActivation`].
+    DeleteActivation(ActivationId),
+    /// Marks an active node as deregistered and not connected. Otherwise [`Conflict::NoNode`].
+    DeregisterNode(NodeId),
+    /// Fails with [`Conflict::Exists`] when there is one already.
+    InsertAccessKey(AccessKey),
+    /// Fails with [`Conflict::Exists`] when there is one already.
+    InsertActivation(Activation),
+    /// Sets the installation's constants, once. Fails with [`Conflict::Exists`] afterwards.
+    InsertInstallation(Installation),
+    /// Fails with [`Conflict::Exists`] when the id or public key is taken.
+    InsertNode(Box<Node>),
+    /// Fails with [`Conflict::Exists`] when the id is taken.
+    InsertSession(Box<Session>),
+    /// Fails with [`Conflict::Exists`] when name or id is taken.
+    InsertUser(User),
+    /// Sets and replaces tags by key, at most `limit` in all, else [`Conflict::TooManyTags`].
+    /// Without the resource: [`Conflict::NoActivation`] or [`Conflict::NoNode`].
+    PutTags {
+        /// Whose.
+        resource: TaggedResource,
+        /// Set or replaced.
+        tags: Vec<Tag>,
+        /// How many a resource may have.
+        limit: usize,
+    },
+    /// Removes tags by key; absent keys are fine.
+    RemoveTags {
+        /// Whose.
+        resource: TaggedResource,
+        /// Which.
+        keys: Vec<String>,
+    },
+    /// Whether the active node's control channel is open, and when it was last heard.
+    SetNodeConnected {
+        /// Which. [`Conflict::NoNode`] when it is not an active node.
+        node_id: NodeId,
+        /// Open or not.
+        connected: bool,
+        /// Heard when.
+        at: Timestamp,
+    },
+    /// What an active node says about itself; absent facts stay as they were.
+    SetNodeInfo {
+        /// Which. [`Conflict::NoNode`] when it is not an active node.
+        node_id: NodeId,
+        /// The facts.
+        info: NodeInfo,
+        /// Heard when.
+        at: Timestamp,
+    },
+    /// Replaces an active node's key. [`Conflict::Exists`] when another node has it.
+    SetNodeKey {
+        /// Which. [`Conflict::NoNode`] when it is not an active node.
+        node_id: NodeId,
+        /// The new key, DER.
+        public_key: Vec<u8>,
+        /// The one before, while it may still be used.
+        previous: Option<Vec<u8>>,
+    },
+    /// Gives an active node another name.
+    SetNodeName {
+        /// Which. [`Conflict::NoNode`] when it is not an active node.
+        node_id: NodeId,
+        /// The name.
+        name: Option<String>,
+    },
+    /// Gives an active node another role.
+    SetNodeRole {
+        /// Which. [`Conflict::NoNode`] when it is not an active node.
+        node_id: NodeId,
+        /// The role.
+        iam_role: String,
+    },
+    /// Marks every node as not connected: nothing is, when a server starts.
+    SetNoNodeConnected,
+    /// Heartbeats and activity gathered in memory. Rows that are gone are passed over, and a time
+    /// that is older than the row's is not written.
+    Touch {
+        /// Nodes heard.
+        nodes: Vec<(NodeId, Timestamp)>,
+        /// Sessions active.
+        sessions: Vec<(SessionId, Timestamp)>,
+    },
+    /// Changes a session if it is in one of `when` ([`Conflict::SessionState`]) and exists
+    /// ([`Conflict::NoSession`]).
+    UpdateSession {
+        /// Which.
+        session_id: SessionId,
+        /// States it may be in; empty: any.
+        when: Vec<SessionState>,
+        /// What changes.
+        patch: SessionPatch,
+    },
+    /// Counts one more enrolment. Refused as [`Conflict::Activation`] says.
+    UseActivation {
+        /// Which.
+        activation_id: ActivationId,
+        /// Compared with its expiry.
+        at: Timestamp,
+    },
+}
+
+/// What changes of a session; `None` leaves a column as it is.
+#[derive(Clone, Debug, Default)]
+pub struct SessionPatch {
+    /// New state.
+    pub state: Option<SessionState>,
+    /// Why it ends.
+    pub end_reason: Option<String>,
+    /// When it was over.
+    pub ended: Option<Timestamp>,
+    /// Supersedes client tokens below.
+    pub client_epoch: Option<i64>,
+    /// Supersedes node tokens below.
+    pub node_epoch: Option<i64>,
+    /// When it was last active.
+    pub last_activity: Option<Timestamp>,
+}
+
+/// Why an activation could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationUse {
+    /// Its time is over.
+    Expired,
+    /// There is none of that id.
+    Unknown,
+    /// Its limit is reached.
+    UsedUp,
+}
+
+/// Which condition of a commit did not hold. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The activation cannot be used.
+    #[error("the activation cannot be used: {0:?}")]
+    Activation(ActivationUse),
+    /// The row exists already.
+    #[error("the row exists already")]
+    Exists,
+    /// No such activation.
+    #[error("no such activation")]
+    NoActivation,
+    /// No such active node.
+    #[error("no such active node")]
+    NoNode,
+    /// No such session.
+    #[error("no such session")]
+    NoSession,
+    /// The session is in another state than demanded.
+    #[error("the session is `{}`", .0.as_str())]
+    SessionState(SessionState),
+    /// More tags than a resource may have.
+    #[error("too many tags")]
+    TooManyTags,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A condition did not hold; nothing was changed.
+    #[error("refused: {0}")]
+    Conflict(#[from] Conflict),
+    /// A row cannot be read as what it should be.
+    #[error("row of `{table}` cannot be read: {what}")]
+    Corrupt {
+        /// Where.
+        table: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The engine failed.
+    #[error("the database failed")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store is shut down.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Which sessions, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct SessionQuery {
+    /// Only in these states; empty: any.
+    pub states: Vec<SessionState>,
+    /// Only on this node.
+    pub target: Option<NodeId>,
+    /// Only of this owner.
+    pub owner: Option<Arn>,
+    /// Only this one.
+    pub session_id: Option<SessionId>,
+    /// Started at this time or later.
+    pub started_after: Option<Timestamp>,
+    /// Started before this time.
+    pub started_before: Option<Timestamp>,
+    /// Ended (or not over) after: bounds the history.
+    pub ended_after: Option<Timestamp>,
+    /// Continues behind this session.
+    pub after: Option<(Timestamp, SessionId)>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// The one attribute that a look-up of the trail may filter by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrailAttribute {
+    /// The key that signed.
+    AccessKeyId(String),
+    /// The record's id.
+    EventId(String),
+    /// The operation.
+    EventName(String),
+    /// The service.
+    EventSource(String),
+    /// Whether it only read.
+    ReadOnly(bool),
+    /// Name or ARN of a resource.
+    ResourceName(String),
+    /// Type of a resource.
+    ResourceType(String),
+    /// Who called.
+    Username(String),
+}
+
+/// Which lines of the trail, newest first. Only management events can be looked up.
+#[derive(Clone, Debug, Default)]
+pub struct TrailQuery {
+    /// Only these.
+    pub attribute: Option<TrailAttribute>,
+    /// Not before.
+    pub from: Option<Timestamp>,
+    /// Not after.
+    pub until: Option<Timestamp>,
+    /// Continues behind this row.
+    pub after: Option<i64>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Where everything is kept. Adapters pass the suite in [`crate::contract`].
+#[async_trait]
+pub trait State: Send + Sync {
+    /// Applies a step whole or not at all, and answers when it is on stable storage. Commits may be
+    /// grouped, but each stands or falls alone.
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError>;
+
+    /// The installation's constants, once they are set.
+    async fn installation(&self) -> Result<Option<Installation>, StoreError>;
+
+    /// A user by unique id.
+    async fn user(&self, unique_id: &UniqueId) -> Result<Option<User>, StoreError>;
+
+    /// A user by name.
+    async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError>;
+
+    /// An access key and the user whose it is.
+    async fn access_key(&self, id: &AccessKeyId) -> Result<Option<(AccessKey, User)>, StoreError>;
+
+    /// An activation.
+    async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError>;
+
+    /// Activations, newest first, behind `after`.
+    async fn activations(
+        &self,
+        after: Option<(Timestamp, ActivationId)>,
+        limit: usize,
+    ) -> Result<Vec<Activation>, StoreError>;
+
+    /// A node, deregistered ones too, with its tags.
+    async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError>;
+
+    /// Active nodes in order of id, behind `after`, with their tags.
+    async fn nodes(&self, after: Option<NodeId>, limit: usize) -> Result<Vec<Node>, StoreError>;
+
+    /// A session.
+    async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// Sessions, newest first.
+    async fn sessions(&self, query: SessionQuery) -> Result<Vec<Session>, StoreError>;
+
+    /// Lines of the trail, newest first, each with the row number that [`TrailQuery::after`] takes.
+    async fn trail(&self, query: TrailQuery) -> Result<Vec<(i64, TrailEntry)>, StoreError>;
+
+    /// Waits for what is under way and closes. Later calls answer [`StoreError::Closed`]; closing
+    /// again is fine.
+    async fn close(&self);
+}
