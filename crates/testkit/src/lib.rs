@@ -1,0 +1,14 @@
+//! What whole-product tests are made of: an installation in processes of its own, terminals that a
+//! test types on, other people's programs, and waits for a state with a bound.
+//!
+//! Used by tests only; production code must not depend on it.
+
+mod installation;
+mod peers;
+mod terminal;
+mod wait;
+
+pub use installation::{Agent, Installation, Server, program};
+pub use peers::{Peer, aws, node_modules, official_plugin, pyssm_python, python, skip};
+pub use terminal::Terminal;
+pub use wait::{PATIENCE, wait_for};
