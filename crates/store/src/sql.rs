@@ -214,7 +214,6 @@ mod tests {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         crate::migrate::migrate(&mut connection).await.unwrap();
         for statement in ALL {
-            // There is no savepoint to roll back to or to release, which is not the text's fault.
             if let Err(error) = connection.prepare((*statement).into_sql_str()).await {
                 panic!("{statement}: {error}");
             }

@@ -127,3 +127,116 @@ async fn attempt(
 pub(crate) fn closed<E>(_: E) -> StoreError {
     StoreError::Closed
 }
+
+#[cfg(test)]
+mod tests {
+    use sortie_ports::{Change, Installation, User};
+    use sortie_types::{Timestamp, UniqueId, UniqueIdKind};
+    use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A writer whose database cannot grow beyond `pages`, and where to send it commits.
+    async fn writer(pages: u32) -> (Writer, mpsc::Sender<Request>, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let place = Place::take(&path).unwrap();
+        let options = SqliteConnectOptions::new().filename(&path);
+        let mut connection = options.connect().await.unwrap();
+        crate::migrate::migrate(&mut connection).await.unwrap();
+        let bound = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        query(bound).execute(&mut connection).await.unwrap();
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            connection,
+            requests,
+            closing: CancellationToken::new(),
+            readers: SqlitePool::connect_lazy_with(options),
+            place,
+        };
+        (writer, sender, directory)
+    }
+
+    type Answer = oneshot::Receiver<Result<(), StoreError>>;
+
+    async fn ask(sender: &mpsc::Sender<Request>, change: Change) -> Answer {
+        let commit = Commit {
+            changes: vec![change],
+            trail: Vec::new(),
+        };
+        let (answer, outcome) = oneshot::channel();
+        let request = Request { commit, answer };
+        assert!(sender.send(request).await.is_ok());
+        outcome
+    }
+
+    fn installation() -> Change {
+        Change::InsertInstallation(Installation {
+            account_id: "111122223333".parse().unwrap(),
+            region: "local-1".parse().unwrap(),
+        })
+    }
+
+    fn user(number: u8, path: String) -> Change {
+        Change::InsertUser(User {
+            unique_id: UniqueId::from_random(UniqueIdKind::User, [number; 17]),
+            name: format!("user-{number}").parse().unwrap(),
+            path,
+            created: Timestamp::from_millis(0),
+            administrator: false,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_one_group() {
+        let (mut writer, sender, _directory) = writer(u32::MAX).await;
+        let mut answers = vec![ask(&sender, installation()).await];
+        for number in 0..3 {
+            answers.push(ask(&sender, user(number, "/".into())).await);
+        }
+        let mut group = Vec::new();
+        assert!(writer.next_group(&mut group).await);
+        assert_eq!(group.len(), 4);
+        writer.write(&mut group).await;
+        for answer in &mut answers {
+            assert!(matches!(answer.try_recv(), Ok(Ok(()))));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_when_the_store_closes_is_still_written() {
+        let (writer, sender, _directory) = writer(u32::MAX).await;
+        let answer = ask(&sender, installation()).await;
+        writer.closing.cancel();
+        writer.run().await;
+        assert!(matches!(answer.await, Ok(Ok(()))));
+        assert!(sender.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_what_does_not_fit_and_what_fits_goes_on() {
+        let (writer, sender, _directory) = writer(100).await;
+        let closing = writer.closing.clone();
+        let first = ask(&sender, installation()).await;
+        let small = ask(&sender, user(1, "/".into())).await;
+        let large = ask(&sender, user(2, "x".repeat(1 << 20))).await;
+        let task = tokio::spawn(writer.run());
+        let together = [first.await.unwrap().is_ok(), small.await.unwrap().is_ok()];
+        let large = large.await.unwrap();
+        assert!(matches!(large, Err(StoreError::Engine(_))), "{large:?}");
+
+        // Exactly what was answered as done is done, and the writer still works.
+        for (done, again) in together
+            .into_iter()
+            .zip([installation(), user(1, "/".into())])
+        {
+            let again = ask(&sender, again).await.await.unwrap();
+            assert_eq!(again.is_ok(), !done, "{again:?}");
+        }
+        let after = ask(&sender, user(3, "/".into())).await;
+        assert!(after.await.unwrap().is_ok());
+        closing.cancel();
+        task.await.unwrap();
+    }
+}

@@ -1,5 +1,10 @@
 //! The contract of the state port, on SQLite.
 
+#![expect(
+    clippy::expect_used,
+    reason = "helpers of tests: what cannot be done fails the test"
+)]
+
 use std::sync::Arc;
 
 use sortie_ports::State;
