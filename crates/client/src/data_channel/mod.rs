@@ -1,0 +1,320 @@
+//! The client's end of a session: one stream of events, one of input, whole and in order over
+//! websockets that come and go.
+//!
+//! [`DataChannel::open`] starts a task that dials, announces itself to servers of ours, shakes hands
+//! where the node asks for it, and comes back after a lost connection: with the ticket that our
+//! server gave it, or through [`Resume`] elsewhere. What a person sees of all this is the caller's.
+
+mod keep_alive;
+mod socket;
+mod task;
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use sortie_channel::{body::Size, features, handshake::Session};
+use sortie_types::Secret;
+use sortie_wire::shapes::ssm;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Api, CallError, Tls};
+pub use keep_alive::KeepAliveOptions;
+
+/// The longest piece of input that is sent as one message.
+pub const MAX_INPUT: usize = 32 << 10;
+
+/// Events that wait for the caller.
+const EVENT_QUEUE: usize = 64;
+
+/// Pieces of input that wait for the channel.
+const INPUT_QUEUE: usize = 16;
+
+/// A session that a server has agreed to, not dialled yet.
+#[derive(Clone, Debug)]
+pub struct StartedSession {
+    /// Its id.
+    pub session_id: String,
+    /// What opens its data channel, once.
+    pub token_value: Secret,
+    /// Where its data channel is, dialled exactly as it stands.
+    pub stream_url: String,
+}
+
+/// A StartSession answer without one of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the StartSession response has no {0}")]
+pub struct IncompleteResponse(pub &'static str);
+
+impl TryFrom<ssm::StartSessionResponse> for StartedSession {
+    type Error = IncompleteResponse;
+
+    fn try_from(response: ssm::StartSessionResponse) -> Result<Self, Self::Error> {
+        let filled = |text: Option<String>, name| {
+            text.filter(|text| !text.is_empty())
+                .ok_or(IncompleteResponse(name))
+        };
+        Ok(Self {
+            session_id: filled(response.session_id, "SessionId")?,
+            stream_url: filled(response.stream_url, "StreamUrl")?,
+            token_value: response
+                .token_value
+                .filter(|token| !token.expose().is_empty())
+                .ok_or(IncompleteResponse("TokenValue"))?,
+        })
+    }
+}
+
+/// Gets a new token for a session whose connection was lost.
+pub trait Resume: Send + 'static {
+    /// The new token; `None` when the session is over.
+    fn resume(
+        &mut self,
+        session_id: &str,
+    ) -> impl Future<Output = Result<Option<Secret>, ResumeError>> + Send;
+}
+
+/// Why no new token was to be had.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot resume the session: {reason}")]
+pub struct ResumeError {
+    /// For people.
+    pub reason: String,
+    /// Whether another try may succeed.
+    pub is_transient: bool,
+}
+
+impl Resume for Api {
+    async fn resume(&mut self, session_id: &str) -> Result<Option<Secret>, ResumeError> {
+        let request = ssm::ResumeSessionRequest {
+            session_id: session_id.to_owned(),
+        };
+        match self.call::<ssm::ResumeSession>(&request).await {
+            Ok(response) => Ok(response
+                .token_value
+                .filter(|token| !token.expose().is_empty())),
+            // A terminated session is unknown to AWS's ResumeSession.
+            Err(error) if error.code() == Some("DoesNotExistException") => Ok(None),
+            Err(error) => Err(ResumeError {
+                is_transient: error.is_transient(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// Ends a session on its server.
+///
+/// # Errors
+/// As any call; an ended session is no error.
+pub async fn terminate(api: &Api, session_id: &str) -> Result<(), CallError> {
+    let request = ssm::TerminateSessionRequest {
+        session_id: session_id.to_owned(),
+    };
+    api.call::<ssm::TerminateSession>(&request).await.map(|_| ())
+}
+
+/// How a data channel behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is announced to servers of ours, and to no others.
+    pub features: Vec<String>,
+    /// How long to try to come back to a server of ours. The longest idle time that a session can
+    /// have: the server itself says when it is over sooner.
+    pub patience: Duration,
+    /// How long one try to open the websocket may take.
+    pub dial_timeout: Duration,
+    /// How a connection is kept alive and found dead.
+    pub keep_alive: KeepAliveOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            features: features::ALL.iter().map(ToString::to_string).collect(),
+            patience: Duration::from_secs(3600),
+            dial_timeout: Duration::from_secs(15),
+            keep_alive: KeepAliveOptions::default(),
+        }
+    }
+}
+
+/// What happens in a session.
+#[derive(Debug)]
+pub enum Event {
+    /// The connection was lost; the session goes on and is being returned to.
+    Away {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The connection is back.
+    Back,
+    /// The session's type is known. Comes before any output.
+    Begun(Session),
+    /// The session is over. The last event.
+    Ended(End),
+    /// A command ended.
+    ExitStatus {
+        /// Its exit status, when the text names one.
+        code: Option<i32>,
+        /// The node's text.
+        text: Bytes,
+    },
+    /// The other end is there and takes input. Comes once, possibly before [`Event::Begun`].
+    Joined,
+    /// Output of the terminal or the command.
+    Output(Bytes),
+    /// The command's separated error output.
+    StdErr(Bytes),
+}
+
+/// How a session ended for this client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The server closed it.
+    Closed {
+        /// What the server tells the person; empty after an ordinary end.
+        output: String,
+    },
+    /// This client left.
+    Left,
+    /// The connection was lost and could not be restored.
+    Lost {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The session could not be joined at all.
+    Refused {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The connection was lost, and meanwhile the session ended.
+    TimedOut,
+}
+
+/// An open session. Dropping it drops the connection and leaves the session to its server.
+#[derive(Debug)]
+pub struct DataChannel {
+    /// What happens.
+    pub events: Events,
+    /// What the caller wants.
+    pub commands: Commands,
+}
+
+/// The events of a session.
+#[derive(Debug)]
+pub struct Events {
+    events: mpsc::Receiver<Event>,
+    task: JoinHandle<()>,
+}
+
+/// The way into a session. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    input: mpsc::Sender<Bytes>,
+    size: watch::Sender<Option<Size>>,
+    leave: CancellationToken,
+    finish: CancellationToken,
+}
+
+/// Room for one piece of input.
+#[derive(Debug)]
+pub struct InputPermit<'a>(mpsc::Permit<'a, Bytes>);
+
+impl InputPermit<'_> {
+    /// Queues a piece of at most [`MAX_INPUT`] bytes; what is beyond goes in further messages.
+    pub fn send(self, input: Bytes) {
+        self.0.send(input);
+    }
+}
+
+/// The session is over: nothing takes input any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session is over")]
+pub struct Over;
+
+impl DataChannel {
+    /// Joins the session. What comes of it is told by the events.
+    pub fn open(
+        session: StartedSession,
+        resume: impl Resume,
+        tls: &Tls,
+        options: Options,
+    ) -> Self {
+        let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
+        let (input, input_receiver) = mpsc::channel(INPUT_QUEUE);
+        let (size, size_receiver) = watch::channel(None);
+        let (leave, finish) = (CancellationToken::new(), CancellationToken::new());
+        let ends = task::Ends {
+            events: event_sender,
+            input: input_receiver,
+            size: size_receiver,
+            leave: leave.clone(),
+            finish: finish.clone(),
+        };
+        let channel = task::Channel::new(session, resume, tls.clone(), options, ends);
+        let task = tokio::spawn(channel.run());
+        Self {
+            events: Events { events, task },
+            commands: Commands {
+                input,
+                size,
+                leave,
+                finish,
+            },
+        }
+    }
+}
+
+impl Events {
+    /// The next event; `None` after [`Event::Ended`].
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Commands {
+    /// Queues input, waiting while the queue is full. Input is kept while the connection is away.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub async fn send(&self, mut input: Bytes) -> Result<(), Over> {
+        while !input.is_empty() {
+            let piece = input.split_to(input.len().min(MAX_INPUT));
+            self.input.send(piece).await.map_err(|_| Over)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for room for one piece of input. Nothing is lost when the wait is given up.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub async fn reserve(&self) -> Result<InputPermit<'_>, Over> {
+        self.input.reserve().await.map(InputPermit).map_err(|_| Over)
+    }
+
+    /// Tells the terminal's size. Only the latest size is sent, and before any input that follows.
+    pub fn resize(&self, size: Size) {
+        self.size.send_replace(Some(size));
+    }
+
+    /// Ends the connection now; the session is the server's to end.
+    pub fn leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// Ends the connection as soon as all queued input has been acknowledged.
+    pub fn leave_when_delivered(&self) {
+        self.finish.cancel();
+    }
+}
