@@ -35,6 +35,7 @@ pub fn decode_request<O: Operation>(body: &[u8]) -> Result<O::Input, InvalidInpu
 }
 
 /// Writes an operation's request.
+#[must_use]
 pub fn encode_request<O: Operation>(input: &O::Input) -> Message {
     let service = O::SERVICE;
     match (service.protocol(), service.api_version()) {
@@ -65,6 +66,7 @@ pub fn encode_request<O: Operation>(input: &O::Input) -> Message {
 }
 
 /// Writes an operation's answer.
+#[must_use]
 pub fn encode_response<O: Operation>(output: &O::Output, request_id: &str) -> Message {
     let mut writer = XmlWriter::fragment();
     match O::SERVICE.protocol() {

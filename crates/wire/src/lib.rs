@@ -15,6 +15,8 @@ mod service;
 mod shape;
 pub mod shapes;
 pub mod sigv4;
+#[cfg(test)]
+mod tests;
 mod trail;
 mod tree;
 mod validate;
@@ -23,7 +25,7 @@ pub mod xml;
 pub use error::AwsError;
 pub use invalid::{InvalidInput, Violation};
 pub use query::Form;
-pub use service::{Operation, OperationInfo, Protocol, Service};
+pub use service::{Operation, OperationInfo, Protocol, ReadJson, Service};
 pub use shape::{Empty, Shape, StringEnum};
 pub use tree::{Field, Mismatch, Slots, Tree};
 pub use xml::{XmlNode, XmlWriter};

@@ -1,7 +1,7 @@
 //! The services we speak for, and what an operation is. Names only: no operation is carried out
 //! here.
 
-use crate::{schema::Structure, shape::Shape};
+use crate::{InvalidInput, call, schema::Structure, shape::Shape};
 
 /// How a service's requests and answers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,7 +187,14 @@ pub struct OperationInfo {
     pub input: fn() -> &'static Structure,
     /// The output's schema.
     pub output: fn() -> &'static Structure,
+    /// Reads a request's body as the operation's input, and gives its JSON form.
+    pub read_request: ReadJson,
+    /// Reads an answer's body as the operation's output, and gives its JSON form.
+    pub read_response: ReadJson,
 }
+
+/// A reader of bodies.
+pub type ReadJson = fn(&[u8]) -> Result<serde_json::Value, InvalidInput>;
 
 impl OperationInfo {
     /// The data of an operation type.
@@ -200,6 +207,8 @@ impl OperationInfo {
             errors: O::ERRORS,
             input: O::Input::schema,
             output: O::Output::schema,
+            read_request: |body| call::decode_request::<O>(body).map(|input| input.to_json()),
+            read_response: |body| call::decode_response::<O>(body).map(|output| output.to_json()),
         }
     }
 }

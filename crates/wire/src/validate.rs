@@ -157,7 +157,7 @@ fn holds_structures(kind: &Kind) -> bool {
 }
 
 /// Whether a value without structures inside keeps every rule of its kind.
-fn all_hold(value: &Tree, kind: &Kind) -> bool {
+pub(crate) fn all_hold(value: &Tree, kind: &Kind) -> bool {
     rules(kind).all(|rule| rule.holds(value))
         && match (kind, value) {
             (Kind::List { element, .. }, Tree::List(values)) => {

@@ -19,7 +19,10 @@ impl PathStyle {
     /// S3's objects may be named anything; all other services do both.
     pub(super) fn of(service: &str) -> Self {
         let everyone = service != "s3";
-        Self { normalize: everyone, encode_again: everyone }
+        Self {
+            normalize: everyone,
+            encode_again: everyone,
+        }
     }
 }
 
@@ -41,13 +44,23 @@ impl SignedScope<'_> {
 
     /// `20150830/us-east-1/iam/aws4_request`.
     pub(super) fn text(&self) -> String {
-        format!("{}/{}/{}/{TERMINATION}", self.date(), self.region, self.service)
+        format!(
+            "{}/{}/{}/{TERMINATION}",
+            self.date(),
+            self.region,
+            self.service
+        )
     }
 
     /// The text that is signed for a canonical request.
     pub(super) fn string_to_sign(&self, canonical_request: &[u8]) -> Vec<u8> {
         let hash = sha256_hex(canonical_request);
-        format!("{ALGORITHM}\n{}\n{}\n{hash}", self.time.iso_basic(), self.text()).into_bytes()
+        format!(
+            "{ALGORITHM}\n{}\n{}\n{hash}",
+            self.time.iso_basic(),
+            self.text()
+        )
+        .into_bytes()
     }
 
     /// The key that is derived from a secret for this day, region and service.
@@ -55,7 +68,10 @@ impl SignedScope<'_> {
         let start = Secret::new(format!("AWS4{}", secret.expose()));
         let mut key = hmac::Key::new(hmac::HMAC_SHA256, start.expose().as_bytes());
         for part in [&self.date(), self.region, self.service, TERMINATION] {
-            key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref());
+            key = hmac::Key::new(
+                hmac::HMAC_SHA256,
+                hmac::sign(&key, part.as_bytes()).as_ref(),
+            );
         }
         key
     }
@@ -88,12 +104,17 @@ pub(super) fn request(
 
 /// All values in order with commas between; white space at the ends dropped, inside made one.
 fn append_header_value(parts: &RequestParts<'_>, name: &str, text: &mut Vec<u8>) {
-    let values = parts.headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
+    let values = parts
+        .headers
+        .iter()
+        .filter(|(header, _)| header.eq_ignore_ascii_case(name));
     for (index, (_, value)) in values.enumerate() {
         if index > 0 {
             text.push(b',');
         }
-        let words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let words = value
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
         for (index, word) in words.enumerate() {
             if index > 0 {
                 text.push(b' ');
@@ -104,14 +125,24 @@ fn append_header_value(parts: &RequestParts<'_>, name: &str, text: &mut Vec<u8>)
 }
 
 fn path(raw: &str, style: PathStyle) -> String {
-    let normal = if style.normalize { normalized(raw) } else { raw.to_owned() };
-    let normal = if normal.is_empty() { "/".to_owned() } else { normal };
-    if style.encode_again {
-        percent::encode(normal.as_bytes(), b"/")
+    let normal = if style.normalize {
+        normalized(raw)
     } else {
-        // Decoding first makes one spelling of the several that clients choose.
-        percent::encode(&percent::decode(normal.as_bytes(), false), b"/")
-    }
+        raw.to_owned()
+    };
+    let normal = if normal.is_empty() {
+        "/".to_owned()
+    } else {
+        normal
+    };
+    // As it was sent where once is enough: clients differ in what they encode, and each signs what
+    // it sends. Only bytes that no path can hold are encoded.
+    let kept: &[u8] = if style.encode_again {
+        b"/"
+    } else {
+        b"/%!$&'()*+,;=:@"
+    };
+    percent::encode(normal.as_bytes(), kept)
 }
 
 /// RFC 3986's removal of dot segments, and of empty ones.
@@ -127,7 +158,11 @@ fn normalized(raw: &str) -> String {
         }
     }
     let is_folder = ["/", "/.", "/.."].iter().any(|end| raw.ends_with(end));
-    let end = if is_folder && !kept.is_empty() { "/" } else { "" };
+    let end = if is_folder && !kept.is_empty() {
+        "/"
+    } else {
+        ""
+    };
     format!("/{}{end}", kept.join("/"))
 }
 
@@ -141,7 +176,10 @@ fn query(raw: &str) -> String {
         .filter(|(name, _)| name != "X-Amz-Signature")
         .collect();
     pairs.sort();
-    let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let pairs: Vec<String> = pairs
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     pairs.join("&")
 }
 

@@ -4,8 +4,8 @@
 //! public key of that name then calls `verify` or `verify_rsa`. Looking keys up, and whether a
 //! session token fits its key, are not decided here. Time is an argument.
 //!
-//! What is trusted: nothing but bytes under the signature. The body's hash is always computed,
-//! and an `X-Amz-…` header that is not signed is refused, because a header added on the way could
+//! What is trusted: nothing but bytes under the signature. The body's hash is always computed
+//! (S3 alone knows unsigned bodies), and an `X-Amz-…` header that is not signed is refused, because a header added on the way could
 //! turn a request into another operation. Two are excepted, see `UNSIGNED_ALLOWED`.
 
 mod canonical;
@@ -54,7 +54,10 @@ pub struct RequestParts<'a> {
 impl<'a> RequestParts<'a> {
     /// Every value of a header, in order; `name` in lower case.
     fn values(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let found = self.headers.iter().filter(move |(header, _)| header.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .filter(move |(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| *value)
     }
 
@@ -63,7 +66,9 @@ impl<'a> RequestParts<'a> {
         let mut values = self.values(name);
         let first = values.next();
         if values.next().is_some() {
-            return Err(SigError::Incomplete(format!("Header '{name}' is present more than once.")));
+            return Err(SigError::Incomplete(format!(
+                "Header '{name}' is present more than once."
+            )));
         }
         Ok(first)
     }

@@ -74,12 +74,21 @@ fn from_header(parts: &RequestParts<'_>, header: &[u8]) -> Result<Authorization,
     let header = text_of(header)?.trim();
     let (algorithm, rest) = header.split_once(' ').unwrap_or((header, ""));
     if algorithm != ALGORITHM {
-        return Err(incomplete(format!("Unsupported AWS 'algorithm': '{}'.", shortened(algorithm))));
+        return Err(incomplete(format!(
+            "Unsupported AWS 'algorithm': '{}'.",
+            shortened(algorithm)
+        )));
     }
     let (mut credential, mut signed_headers, mut signature) = (None, None, None);
-    for pair in rest.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+    for pair in rest
+        .split(',')
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty())
+    {
         let Some((name, value)) = pair.split_once('=') else {
-            return Err(incomplete("Invalid key=value pair (missing equal-sign) in Authorization header."));
+            return Err(incomplete(
+                "Invalid key=value pair (missing equal-sign) in Authorization header.",
+            ));
         };
         let slot = match name {
             "Credential" => &mut credential,
@@ -88,7 +97,9 @@ fn from_header(parts: &RequestParts<'_>, header: &[u8]) -> Result<Authorization,
             _ => continue,
         };
         if slot.replace(value).is_some() {
-            return Err(incomplete(format!("Authorization header has parameter '{name}' more than once.")));
+            return Err(incomplete(format!(
+                "Authorization header has parameter '{name}' more than once."
+            )));
         }
     }
     let time = header_time(parts)?;
@@ -97,9 +108,18 @@ fn from_header(parts: &RequestParts<'_>, header: &[u8]) -> Result<Authorization,
     else {
         return Err(missing_parts(credential, signed_headers, signature, time));
     };
-    let session_token =
-        parts.single("x-amz-security-token")?.map(|token| text_of(token).map(Secret::new)).transpose()?;
-    let claim = Claim { credential, signed_headers, signature, time, session_token, expires: None };
+    let session_token = parts
+        .single("x-amz-security-token")?
+        .map(|token| text_of(token).map(Secret::new))
+        .transpose()?;
+    let claim = Claim {
+        credential,
+        signed_headers,
+        signature,
+        time,
+        session_token,
+        expires: None,
+    };
     claim.checked()
 }
 
@@ -120,7 +140,9 @@ fn missing_parts(
         }
     }
     if time.is_none() {
-        text.push_str("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ");
+        text.push_str(
+            "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ",
+        );
     }
     incomplete(text.trim_end())
 }
@@ -130,19 +152,29 @@ fn header_time(parts: &RequestParts<'_>) -> Result<Option<Timestamp>, SigError> 
     if let Some(value) = parts.single("x-amz-date")? {
         return basic_time(text_of(value)?.trim()).map(Some);
     }
-    let Some(value) = parts.single("date")? else { return Ok(None) };
+    let Some(value) = parts.single("date")? else {
+        return Ok(None);
+    };
     let text = text_of(value)?.trim();
     match jiff::fmt::rfc2822::parse(text) {
-        Ok(time) => Ok(Some(Timestamp::from_millis(time.timestamp().as_second().saturating_mul(1000)))),
+        Ok(time) => Ok(Some(Timestamp::from_millis(
+            time.timestamp().as_second().saturating_mul(1000),
+        ))),
         Err(_) => basic_time(text).map(Some),
     }
 }
 
 /// `20150830T123600Z` and no other spelling: the text is part of what is signed.
 fn basic_time(text: &str) -> Result<Timestamp, SigError> {
-    text.parse::<Timestamp>().ok().filter(|time| time.iso_basic() == text).ok_or_else(|| {
-        incomplete(format!("Date must be in ISO-8601 'basic format'. Got '{}'.", shortened(text)))
-    })
+    text.parse::<Timestamp>()
+        .ok()
+        .filter(|time| time.iso_basic() == text)
+        .ok_or_else(|| {
+            incomplete(format!(
+                "Date must be in ISO-8601 'basic format'. Got '{}'.",
+                shortened(text)
+            ))
+        })
 }
 
 /// Enough of a stranger's text to recognise it in a message.
@@ -158,47 +190,73 @@ struct Parameters {
 
 impl Parameters {
     fn of(query: &str) -> Self {
-        let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let pairs = query
+            .split('&')
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let values: Vec<_> = pairs
             .filter_map(|(name, value)| {
                 let name = percent::decode_text(name, true)?;
                 let value = || percent::decode_text(value, true).map(Into::into);
-                name.starts_with("X-Amz-").then(|| (name.clone().into_owned(), value()))
+                name.starts_with("X-Amz-")
+                    .then(|| (name.clone().into_owned(), value()))
             })
             .collect();
-        let present = values.iter().any(|(name, _)| name == "X-Amz-Algorithm" || name == "X-Amz-Signature");
+        let present = values
+            .iter()
+            .any(|(name, _)| name == "X-Amz-Algorithm" || name == "X-Amz-Signature");
         Self { present, values }
     }
 
     fn get(&self, name: &str) -> Result<Option<&str>, SigError> {
-        let mut found = self.values.iter().filter(|(parameter, _)| parameter == name);
+        let mut found = self
+            .values
+            .iter()
+            .filter(|(parameter, _)| parameter == name);
         match (found.next(), found.next()) {
             (None, _) => Ok(None),
             (Some((_, Some(value))), None) => Ok(Some(value)),
-            _ => Err(incomplete(format!("Query-string parameter '{name}' is not one text."))),
+            _ => Err(incomplete(format!(
+                "Query-string parameter '{name}' is not one text."
+            ))),
         }
     }
 
     fn required(&self, name: &str) -> Result<&str, SigError> {
         self.get(name)?.ok_or_else(|| {
-            incomplete(format!("AWS query-string parameters must include '{name}'."))
+            incomplete(format!(
+                "AWS query-string parameters must include '{name}'."
+            ))
         })
     }
 }
 
-fn from_query(parts: &RequestParts<'_>, parameters: &Parameters) -> Result<Authorization, SigError> {
+fn from_query(
+    parts: &RequestParts<'_>,
+    parameters: &Parameters,
+) -> Result<Authorization, SigError> {
     let algorithm = parameters.required("X-Amz-Algorithm")?;
     if algorithm != ALGORITHM {
-        return Err(incomplete(format!("Unsupported AWS 'algorithm': '{}'.", shortened(algorithm))));
+        return Err(incomplete(format!(
+            "Unsupported AWS 'algorithm': '{}'.",
+            shortened(algorithm)
+        )));
     }
     let seconds = parameters.required("X-Amz-Expires")?;
-    let expires = seconds.parse().map(Duration::from_secs).ok().filter(|expires| *expires <= LONGEST_PRESIGNED);
+    let expires = seconds
+        .parse()
+        .map(Duration::from_secs)
+        .ok()
+        .filter(|expires| *expires <= LONGEST_PRESIGNED);
     let expires = expires.ok_or_else(|| {
-        incomplete("X-Amz-Expires must be a non-negative number of seconds, at most a week (604800).")
+        incomplete(
+            "X-Amz-Expires must be a non-negative number of seconds, at most a week (604800).",
+        )
     })?;
     let session_token = parameters.get("X-Amz-Security-Token")?;
     if session_token.is_some() && parts.single("x-amz-security-token")?.is_some() {
-        return Err(incomplete("The security token is given in the query and in a header."));
+        return Err(incomplete(
+            "The security token is given in the query and in a header.",
+        ));
     }
     let claim = Claim {
         credential: parameters.required("X-Amz-Credential")?,
@@ -231,7 +289,10 @@ impl Claim<'_> {
                 shortened(self.credential)
             )));
         };
-        if [access_key, region, service].iter().any(|element| element.is_empty()) {
+        if [access_key, region, service]
+            .iter()
+            .any(|element| element.is_empty())
+        {
             return Err(incomplete("Credential has an empty element."));
         }
         if termination != TERMINATION {
@@ -266,11 +327,16 @@ impl Claim<'_> {
 fn signed_headers(text: &str) -> Result<Vec<String>, SigError> {
     let names: Vec<String> = text.split(';').map(str::to_owned).collect();
     let is_name = |name: &String| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
     };
     // One spelling only, so that no two lists mean the same request.
     if !names.iter().all(is_name) || !names.is_sorted_by(|before, after| before < after) {
-        return Err(incomplete("SignedHeaders must be lower-case header names in order, each once."));
+        return Err(incomplete(
+            "SignedHeaders must be lower-case header names in order, each once.",
+        ));
     }
     if !names.iter().any(|name| name == "host") {
         return Err(SigError::Invalid(

@@ -45,7 +45,11 @@ pub fn sign(
     region: &str,
     now: Timestamp,
 ) -> Vec<(String, String)> {
-    let scope = SignedScope { time: now, region, service };
+    let scope = SignedScope {
+        time: now,
+        region,
+        service,
+    };
     let mut added = vec![("x-amz-date".to_owned(), now.iso_basic())];
     if let Some(token) = &credentials.session_token {
         added.push(("x-amz-security-token".to_owned(), token.expose().to_owned()));
@@ -55,7 +59,14 @@ pub fn sign(
     }
     let key = scope.key(&credentials.secret_access_key);
     let signature = |text: &[u8]| Ok::<_, Infallible>(hex(hmac::sign(&key, text).as_ref()));
-    match signed(parts, body, &scope, &credentials.access_key_id, added, signature) {
+    match signed(
+        parts,
+        body,
+        &scope,
+        &credentials.access_key_id,
+        added,
+        signature,
+    ) {
         Ok(headers) => headers,
     }
 }
@@ -73,9 +84,15 @@ pub fn sign_rsa<E>(
     now: Timestamp,
     sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
 ) -> Result<Vec<(String, String)>, E> {
-    let scope = SignedScope { time: now, region, service: "ssm" };
+    let scope = SignedScope {
+        time: now,
+        region,
+        service: "ssm",
+    };
     let added = vec![("x-amz-date".to_owned(), now.iso_basic())];
-    signed(parts, body, &scope, node_id, added, |text| Ok(BASE64_STANDARD.encode(sign(text)?)))
+    signed(parts, body, &scope, node_id, added, |text| {
+        Ok(BASE64_STANDARD.encode(sign(text)?))
+    })
 }
 
 /// Adds `Authorization` to `added`, which is signed too.
@@ -88,13 +105,33 @@ fn signed<E>(
     signature: impl FnOnce(&[u8]) -> Result<String, E>,
 ) -> Result<Vec<(String, String)>, E> {
     // A header that is added replaces one of the same name.
-    let is_added = |name: &str| added.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
-    let mut headers: Vec<(&str, &[u8])> =
-        parts.headers.iter().filter(|(name, _)| !is_added(name)).copied().collect();
-    headers.extend(added.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-    let all = RequestParts { headers: &headers, ..*parts };
+    let is_added = |name: &str| {
+        added
+            .iter()
+            .any(|(other, _)| other.eq_ignore_ascii_case(name))
+    };
+    let mut headers: Vec<(&str, &[u8])> = parts
+        .headers
+        .iter()
+        .filter(|(name, _)| !is_added(name))
+        .copied()
+        .collect();
+    headers.extend(
+        added
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes())),
+    );
+    let all = RequestParts {
+        headers: &headers,
+        ..*parts
+    };
     let names = signed_names(&all);
-    let canonical = canonical::request(&all, &names, PathStyle::of(scope.service), &sha256_hex(body));
+    let canonical = canonical::request(
+        &all,
+        &names,
+        PathStyle::of(scope.service),
+        &sha256_hex(body),
+    );
     let signature = signature(&scope.string_to_sign(&canonical))?;
     let authorization = format!(
         "{ALGORITHM} Credential={access_key}/{}, SignedHeaders={}, Signature={signature}",
@@ -106,7 +143,11 @@ fn signed<E>(
 }
 
 fn signed_names(parts: &RequestParts<'_>) -> Vec<String> {
-    let mut names: Vec<String> = parts.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    let mut names: Vec<String> = parts
+        .headers
+        .iter()
+        .map(|(name, _)| name.to_ascii_lowercase())
+        .collect();
     names.retain(|name| !NEVER_SIGNED.contains(&name.as_str()));
     names.sort();
     names.dedup();
@@ -126,25 +167,42 @@ pub fn presign(
     now: Timestamp,
     expires: Duration,
 ) -> String {
-    let scope = SignedScope { time: now, region, service };
+    let scope = SignedScope {
+        time: now,
+        region,
+        service,
+    };
     let names = signed_names(parts);
     let mut query = parts.query.to_owned();
     let mut add = |name: &str, value: &str| {
         if !query.is_empty() {
             query.push('&');
         }
-        query.push_str(&format!("{name}={}", percent::encode(value.as_bytes(), b"")));
+        query.push_str(&format!(
+            "{name}={}",
+            percent::encode(value.as_bytes(), b"")
+        ));
     };
     add("X-Amz-Algorithm", ALGORITHM);
-    add("X-Amz-Credential", &format!("{}/{}", credentials.access_key_id, scope.text()));
+    add(
+        "X-Amz-Credential",
+        &format!("{}/{}", credentials.access_key_id, scope.text()),
+    );
     add("X-Amz-Date", &now.iso_basic());
     add("X-Amz-Expires", &expires.as_secs().to_string());
     add("X-Amz-SignedHeaders", &names.join(";"));
     if let Some(token) = &credentials.session_token {
         add("X-Amz-Security-Token", token.expose());
     }
-    let all = RequestParts { query: &query, ..*parts };
-    let payload_hash = if service == "s3" { "UNSIGNED-PAYLOAD".to_owned() } else { sha256_hex(body) };
+    let all = RequestParts {
+        query: &query,
+        ..*parts
+    };
+    let payload_hash = if service == "s3" {
+        "UNSIGNED-PAYLOAD".to_owned()
+    } else {
+        sha256_hex(body)
+    };
     let canonical = canonical::request(&all, &names, PathStyle::of(service), &payload_hash);
     let key = scope.key(&credentials.secret_access_key);
     let signature = hex(hmac::sign(&key, &scope.string_to_sign(&canonical)).as_ref());

@@ -53,30 +53,62 @@ impl Authorization {
     ) -> Result<(), SigError> {
         self.check(parts, now, expect)?;
         let refused = || SigError::SignatureDoesNotMatch;
-        let signature = BASE64_STANDARD.decode(&self.signature).map_err(|_| refused())?;
-        let key = ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, public_key_spki_der).map_err(|_| refused())?;
-        key.verify_sig(&self.string_to_sign(parts, body)?, &signature).map_err(|_| refused())
+        let signature = BASE64_STANDARD
+            .decode(&self.signature)
+            .map_err(|_| refused())?;
+        let key = ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, public_key_spki_der)
+            .map_err(|_| refused())?;
+        key.verify_sig(&self.string_to_sign(parts, body)?, &signature)
+            .map_err(|_| refused())
     }
 
     /// The text that was signed if the claim is true.
     ///
     /// # Errors
     /// When a header is signed that the request does not have.
-    pub fn string_to_sign(&self, parts: &RequestParts<'_>, body: &[u8]) -> Result<Vec<u8>, SigError> {
+    pub fn string_to_sign(
+        &self,
+        parts: &RequestParts<'_>,
+        body: &[u8],
+    ) -> Result<Vec<u8>, SigError> {
         self.string_to_sign_as(parts, body, PathStyle::of(&self.service))
     }
 
-    fn string_to_sign_as(
+    pub(super) fn string_to_sign_as(
         &self,
         parts: &RequestParts<'_>,
         body: &[u8],
         style: PathStyle,
     ) -> Result<Vec<u8>, SigError> {
-        if self.signed_headers.iter().any(|name| parts.values(name).next().is_none()) {
+        if self
+            .signed_headers
+            .iter()
+            .any(|name| parts.values(name).next().is_none())
+        {
             return Err(SigError::SignatureDoesNotMatch);
         }
-        let canonical = canonical::request(parts, &self.signed_headers, style, &sha256_hex(body));
+        let payload_hash = self.payload_hash(parts, body)?;
+        let canonical = canonical::request(parts, &self.signed_headers, style, &payload_hash);
         Ok(self.scope().string_to_sign(&canonical))
+    }
+
+    /// The last line of the canonical request. For S3 a caller may leave the body unsigned and
+    /// says so there; for all others it is what the body hashes to, whatever a header says.
+    fn payload_hash(&self, parts: &RequestParts<'_>, body: &[u8]) -> Result<String, SigError> {
+        const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+        let computed = sha256_hex(body);
+        if self.service != "s3" {
+            return Ok(computed);
+        }
+        match parts.single("x-amz-content-sha256")? {
+            Some(declared) if declared == computed.as_bytes() => Ok(computed),
+            Some(declared) if declared == UNSIGNED.as_bytes() => Ok(UNSIGNED.to_owned()),
+            None if self.expires.is_some() => Ok(UNSIGNED.to_owned()),
+            _ => Err(SigError::Invalid(
+                "The provided 'x-amz-content-sha256' header does not match what was computed."
+                    .to_owned(),
+            )),
+        }
     }
 
     /// The signature alone, in constant time.
@@ -94,11 +126,20 @@ impl Authorization {
     }
 
     fn scope(&self) -> SignedScope<'_> {
-        SignedScope { time: self.time, region: &self.region, service: &self.service }
+        SignedScope {
+            time: self.time,
+            region: &self.region,
+            service: &self.service,
+        }
     }
 
     /// Everything but the signature.
-    fn check(&self, parts: &RequestParts<'_>, now: Timestamp, expect: &Scope<'_>) -> Result<(), SigError> {
+    pub(super) fn check(
+        &self,
+        parts: &RequestParts<'_>,
+        now: Timestamp,
+        expect: &Scope<'_>,
+    ) -> Result<(), SigError> {
         self.check_scope(expect)?;
         self.check_headers(parts)?;
         self.check_time(now)
@@ -112,7 +153,9 @@ impl Authorization {
             )));
         }
         if !expect.regions.contains(&self.region.as_str()) {
-            return Err(SigError::Invalid("Credential should be scoped to a valid region.".to_owned()));
+            return Err(SigError::Invalid(
+                "Credential should be scoped to a valid region.".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -120,7 +163,13 @@ impl Authorization {
     fn check_headers(&self, parts: &RequestParts<'_>) -> Result<(), SigError> {
         // Joined with commas a second host, date or target could mean another thing to whoever
         // reads the first or the last only.
-        for name in ["host", "x-amz-date", "x-amz-target", "x-amz-content-sha256", "x-amz-security-token"] {
+        for name in [
+            "host",
+            "x-amz-date",
+            "x-amz-target",
+            "x-amz-content-sha256",
+            "x-amz-security-token",
+        ] {
             parts.single(name)?;
         }
         let is_signed = |name: &str| self.signed_headers.iter().any(|signed| signed == name);
@@ -144,16 +193,30 @@ impl Authorization {
         let minutes = skew.as_secs() / 60;
         let latest = now.plus(skew);
         if self.time > latest {
-            return Err(SigError::NotYetCurrent { signed: self.time, limit: latest, now, minutes });
+            return Err(SigError::NotYetCurrent {
+                signed: self.time,
+                limit: latest,
+                now,
+                minutes,
+            });
         }
         if let Some(expires) = self.expires {
             let over = now > self.time.plus(expires);
-            return if over { Err(SigError::PresignedOver) } else { Ok(()) };
+            return if over {
+                Err(SigError::PresignedOver)
+            } else {
+                Ok(())
+            };
         }
         let earliest = now.minus(skew);
         // The claim has whole seconds: within its second it counts as in time.
         if self.time.plus(Duration::from_millis(999)) < earliest {
-            return Err(SigError::Expired { signed: self.time, limit: earliest, now, minutes });
+            return Err(SigError::Expired {
+                signed: self.time,
+                limit: earliest,
+                now,
+                minutes,
+            });
         }
         Ok(())
     }
@@ -161,5 +224,7 @@ impl Authorization {
 
 fn must_be_signed(name: &str) -> SigError {
     let name: String = name.chars().take(64).collect();
-    SigError::Invalid(format!("'{name}' must be a 'SignedHeader' in the AWS Authorization."))
+    SigError::Invalid(format!(
+        "'{name}' must be a 'SignedHeader' in the AWS Authorization."
+    ))
 }
