@@ -40,6 +40,7 @@ macro_rules! state_contract {
             commits_stand_or_fall_alone
             nodes_are_kept_and_change
             nodes_are_paged_with_their_tags
+            only_what_is_old_and_over_is_pruned
             sessions_are_filtered
             sessions_are_kept_and_change
             sessions_are_paged_without_gaps_or_repeats
@@ -755,6 +756,61 @@ pub async fn touching_never_moves_a_time_back(state: Arc<dyn State>) {
         sessions: Vec::new(),
     };
     insert(&state, nothing).await;
+}
+
+/// Pruning takes ended sessions and lines older than said, the oldest first, within its limit.
+pub async fn only_what_is_old_and_over_is_pruned(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let at = |seconds| T.plus(Duration::from_secs(seconds));
+    // The first lives on, the others ended one after another.
+    let sessions = (0..=5).map(|number| {
+        let ended = number > 0;
+        Change::InsertSession(Box::new(Session {
+            state: if ended {
+                SessionState::Terminated
+            } else {
+                SessionState::Connected
+            },
+            ended: ended.then(|| at(u64::from(number))),
+            ..session(number)
+        }))
+    });
+    let (line, _, _) = three_records();
+    let lines = (1..=5).map(|number: u8| AuditRecord {
+        event_id: Uuid::from_u128(u128::from(number)),
+        event_time: at(u64::from(number)),
+        ..line.clone()
+    });
+    let commit = Commit {
+        changes: sessions.collect(),
+        trail: lines.collect(),
+    };
+    state.commit(commit).await.unwrap();
+
+    let prune = |limit| Change::Prune {
+        sessions_ended_before: at(4),
+        trail_before: at(5),
+        limit,
+    };
+    let left = async || {
+        let query = SessionQuery {
+            limit: 100,
+            ..SessionQuery::default()
+        };
+        let sessions = state.sessions(query).await.unwrap();
+        let sessions: Vec<SessionId> = sessions.into_iter().rev().map(|one| one.id).collect();
+        let lines = trail(&state, TrailQuery::default()).await;
+        let times: Vec<Timestamp> = lines.iter().rev().map(|(_, one)| one.event_time).collect();
+        (sessions, times)
+    };
+    insert(&state, prune(2)).await;
+    let ids = [0, 3, 4, 5].map(session_id).to_vec();
+    assert_eq!(left().await, (ids, vec![at(3), at(4), at(5)]));
+    insert(&state, prune(100)).await;
+    let expected = ([0, 4, 5].map(session_id).to_vec(), vec![at(5)]);
+    assert_eq!(left().await, expected);
+    insert(&state, prune(100)).await;
+    assert_eq!(left().await, expected);
 }
 
 /// Each attribute finds its lines and no others; times bound them, both ends included.

@@ -42,6 +42,16 @@ pub enum Change {
     InsertSession(Box<Session>),
     /// Fails with [`Conflict::Exists`] when name or id is taken.
     InsertUser(User),
+    /// Deletes what is too old to be shown, the oldest first.
+    Prune {
+        /// Sessions that ended before this time.
+        sessions_ended_before: Timestamp,
+        /// Lines of the trail from before this time.
+        trail_before: Timestamp,
+        /// At most this many sessions and this many lines, so that nobody waits long. Called again
+        /// until nothing is left, or the next time.
+        limit: usize,
+    },
     /// Sets and replaces tags by key, at most `limit` in all, else [`Conflict::TooManyTags`].
     /// Without the resource: [`Conflict::NoActivation`] or [`Conflict::NoNode`].
     PutTags {

@@ -11,7 +11,7 @@ use sortie_ports::{
 use sortie_types::{ActivationId, NodeId, SessionId, Tag, Timestamp};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, query, sqlite::SqliteArguments};
 
-use crate::{decode, sql, sqlite::engine};
+use crate::{decode, read::bounded, sql, sqlite::engine};
 
 type Statement<'q> = query::Query<'q, Sqlite, SqliteArguments>;
 
@@ -47,6 +47,11 @@ async fn apply_change(
         Change::InsertNode(node) => insert_node(connection, node).await,
         Change::InsertSession(session) => insert_session(connection, session).await,
         Change::InsertUser(user) => insert_user(connection, user).await,
+        Change::Prune {
+            sessions_ended_before,
+            trail_before,
+            limit,
+        } => prune(connection, *sessions_ended_before, *trail_before, *limit).await,
         Change::PutTags {
             resource,
             tags,
@@ -449,6 +454,22 @@ async fn touch_rows(
         });
         update.push(tail);
         run(connection, update.build().persistent(false)).await?;
+    }
+    Ok(())
+}
+
+async fn prune(
+    connection: &mut SqliteConnection,
+    sessions_ended_before: Timestamp,
+    trail_before: Timestamp,
+    limit: usize,
+) -> Result<(), StoreError> {
+    for (statement, before) in [
+        (sql::PRUNE_SESSIONS, sessions_ended_before),
+        (sql::PRUNE_TRAIL, trail_before),
+    ] {
+        let delete = query(statement).bind(before.millis()).bind(bounded(limit));
+        run(connection, delete).await?;
     }
     Ok(())
 }

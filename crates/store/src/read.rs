@@ -39,7 +39,7 @@ async fn all<T>(
 }
 
 /// A page size as the engine takes it.
-fn bounded(limit: usize) -> i64 {
+pub(crate) fn bounded(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 

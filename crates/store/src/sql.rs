@@ -72,7 +72,6 @@ macro_rules! nodes_page {
     };
 }
 
-// Transactions. Each commit of a group has its savepoint.
 statements! {
     SAVEPOINT = "SAVEPOINT one_commit";
     ROLLBACK_TO_SAVEPOINT = "ROLLBACK TO SAVEPOINT one_commit";
@@ -171,6 +170,12 @@ statements! {
         last_activity = COALESCE($7, last_activity) WHERE id = $1";
     SESSION = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = $1");
 
+    PRUNE_SESSIONS = "DELETE FROM sessions WHERE id IN (\
+        SELECT id FROM sessions WHERE ended < $1 ORDER BY ended LIMIT $2)";
+    /// Looks at the oldest lines only: the trail is in order of time but for a stepped clock.
+    PRUNE_TRAIL = "DELETE FROM trail WHERE line IN (SELECT line FROM (\
+        SELECT line, event_time FROM trail ORDER BY line LIMIT $2) oldest WHERE event_time < $1)";
+
     /// Heads of statements that are continued by fragments.
     SESSIONS = concat!("SELECT ", session_columns!(), " FROM sessions WHERE TRUE");
     TRAIL = "SELECT line, event_id, event_time, event_name, event_source, username, access_key_id, \
@@ -258,6 +263,7 @@ mod tests {
                 format!("{TRAIL} AND event_name = 'x'{by_line}"),
                 "trail_by_event_name",
             ),
+            (PRUNE_SESSIONS.to_owned(), "sessions_by_end"),
             (ACTIVATIONS.to_owned(), "activations_by_age"),
             (NODES.to_owned(), "nodes"),
         ];

@@ -125,7 +125,7 @@ async fn reopen(path: &Path) -> SqliteState {
             Err(OpenError::Place(PlaceError::InUse(_))) if Instant::now() < deadline => {
                 tokio::task::yield_now().await;
             }
-            outcome => return outcome.expect("the state is free within its time"),
+            outcome => return outcome.unwrap(),
         }
     }
 }

@@ -94,6 +94,7 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_age ON sessions (started, id);
 CREATE INDEX sessions_by_target ON sessions (target, started, id);
 CREATE INDEX sessions_by_owner ON sessions (owner, started, id);
+CREATE INDEX sessions_by_end ON sessions (ended);
 -- The few that live, among a history that only grows.
 CREATE INDEX sessions_live ON sessions (started, id) WHERE state NOT IN ('Failed', 'Terminated');
 CREATE INDEX sessions_live_by_target ON sessions (target, started, id)
