@@ -43,6 +43,8 @@ bodies! {
         is_sequential: bool = "IsSequentialMessage",
         /// Ours: every smaller number is acknowledged too. Only where both ends agreed on it.
         cumulative: Option<bool> = "Cumulative",
+        /// Ours, on a cumulative one: messages were refused for want of room, and there is room again.
+        room_again: Option<bool> = "RoomAgain",
     }
 
     /// The `channel_closed` message of the data channel.

@@ -90,20 +90,25 @@ pub fn acknowledge(
     message_id: Uuid,
     sequence_number: i64,
 ) -> Bytes {
-    let body = acknowledge_body(message_type, message_id, sequence_number, false);
-    data_message(MessageType::Acknowledge, stamp, body.to_text().as_bytes())
+    acknowledge_message(stamp, &acknowledge_body(message_type, message_id, sequence_number))
 }
 
-/// The same, for all numbers up to and including this one.
+/// The same, for all numbers up to and including this one. `room_again` also tells the sender to send
+/// what was refused.
 #[must_use]
 pub fn acknowledge_up_to(
     stamp: Stamp,
     message_type: &MessageType,
     message_id: Uuid,
     sequence_number: i64,
+    room_again: bool,
 ) -> Bytes {
-    let body = acknowledge_body(message_type, message_id, sequence_number, true);
-    data_message(MessageType::Acknowledge, stamp, body.to_text().as_bytes())
+    let body = Acknowledge {
+        cumulative: Some(true),
+        room_again: room_again.then_some(true),
+        ..acknowledge_body(message_type, message_id, sequence_number)
+    };
+    acknowledge_message(stamp, &body)
 }
 
 /// The `acknowledge` that answers `frame`.
@@ -116,15 +121,18 @@ fn acknowledge_body(
     message_type: &MessageType,
     message_id: Uuid,
     sequence_number: i64,
-    cumulative: bool,
 ) -> Acknowledge {
     Acknowledge {
         message_type: message_type.clone(),
         message_id: message_id.to_string(),
         sequence_number,
         is_sequential: true,
-        cumulative: cumulative.then_some(true),
+        ..Acknowledge::default()
     }
+}
+
+fn acknowledge_message(stamp: Stamp, body: &Acknowledge) -> Bytes {
+    data_message(MessageType::Acknowledge, stamp, body.to_text().as_bytes())
 }
 
 fn data_message(message_type: MessageType, stamp: Stamp, payload: &[u8]) -> Bytes {

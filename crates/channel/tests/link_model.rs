@@ -4,6 +4,8 @@
 //!
 //! Each run follows from its seed, which a failure prints. `LINK_SEED=<n>` runs that one alone.
 
+#![allow(clippy::expect_used, reason = "a test says what is wrong by failing")]
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -19,8 +21,9 @@ use sortie_channel::{
 use sortie_types::{Now, Timestamp};
 
 const SEEDS: u64 = 300;
-/// Simulated time in which everything has to arrive once the network is kind.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Simulated time in which everything has to arrive once the network is kind. The smallest send limit
+/// allows one message for each round trip, which is 400 ms at most, and 400 messages may be left.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 struct Dice(u64);
 
@@ -116,10 +119,12 @@ impl End {
     }
 }
 
+/// A frame under way: arrival, order, the end it goes to, connection, bytes.
+type UnderWay = (Duration, u64, usize, u64, Bytes);
+
 struct Simulation {
     ends: [End; 2],
-    /// Frames under way: arrival, order, whether to the node, connection, bytes.
-    wire: BinaryHeap<Reverse<(Duration, u64, usize, u64, Bytes)>>,
+    wire: BinaryHeap<Reverse<UnderWay>>,
     order: u64,
     connection: u64,
     /// When a cut connection comes back.

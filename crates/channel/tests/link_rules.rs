@@ -1,5 +1,7 @@
 //! The rules of a link, one by one: what it sends when, what it tolerates, and what it never does.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,7 +56,13 @@ fn ack(number: i64) -> Frame {
 }
 
 fn ack_up_to(number: i64) -> Frame {
-    parse(service::acknowledge_up_to(stamp(), &MessageType::OutputStreamData, Uuid::nil(), number))
+    let output = MessageType::OutputStreamData;
+    parse(service::acknowledge_up_to(stamp(), &output, Uuid::nil(), number, false))
+}
+
+fn room_again(number: i64) -> Frame {
+    let output = MessageType::OutputStreamData;
+    parse(service::acknowledge_up_to(stamp(), &output, Uuid::nil(), number, true))
 }
 
 fn queue(link: &mut Link, payload: &'static [u8]) {
@@ -328,6 +336,31 @@ fn a_kind_network_sees_no_resend() {
 }
 
 #[test]
+fn a_round_trip_longer_than_the_first_timeout_is_learnt_after_a_few_messages() {
+    for round_trip in [250, 385, 700, 1200, 2500] {
+        let mut node = link(Role::Node);
+        let mut now = 0;
+        let mut resent_late = 0;
+        for round in 0..50 {
+            queue(&mut node, b"x");
+            let before = node.stats().resent;
+            let sent = numbers(&mut node, at(now));
+            let arrival = now + round_trip;
+            while let Some(deadline) = node.deadline().filter(|at| at.as_millis() < arrival.into()) {
+                now = u64::try_from(deadline.as_millis()).unwrap() + 1;
+                numbers(&mut node, at(now));
+            }
+            now = arrival;
+            node.receive(ack(sent[0]), at(now));
+            if round >= 10 {
+                resent_late += node.stats().resent - before;
+            }
+        }
+        assert!(resent_late <= 1, "{resent_late} useless resends at {round_trip} ms");
+    }
+}
+
+#[test]
 fn a_lost_message_goes_again_as_soon_as_later_ones_are_acknowledged() {
     let mut node = link(Role::Node);
     queue(&mut node, b"lost");
@@ -397,8 +430,10 @@ fn what_is_not_consumed_is_bounded_and_the_peer_hears_when_there_is_room() {
     let acks: Vec<_> = transmit(&mut client, at(0)).iter().map(acknowledged).collect();
     assert_eq!(acks, [(accepted - 1, true)]);
     while client.next_delivery().is_some() {}
-    let acks: Vec<_> = transmit(&mut client, at(0)).iter().map(acknowledged).collect();
-    assert_eq!(acks, [(accepted - 1, true)], "told again, now that there is room");
+    let again = transmit(&mut client, at(0)).remove(0);
+    assert_eq!(acknowledged(&again), (accepted - 1, true));
+    assert_eq!(Acknowledge::parse(&again.payload()).unwrap().room_again, Some(true));
+    assert!(transmit(&mut client, at(0)).is_empty());
 
     let mut node = link(Role::Node);
     node.set_features(&all_features());
@@ -407,11 +442,14 @@ fn what_is_not_consumed_is_bounded_and_the_peer_hears_when_there_is_room() {
     }
     assert_eq!(numbers(&mut node, at(0)).len(), 20);
     node.receive(ack_up_to(9), at(50));
+    node.receive(ack_up_to(9), at(100));
     assert!(numbers(&mut node, at(100)).is_empty());
-    node.receive(ack_up_to(9), at(150));
+    node.receive(room_again(9), at(150));
     assert_eq!(numbers(&mut node, at(150)), (10..20).collect::<Vec<_>>());
-    node.receive(ack_up_to(9), at(160));
+    node.receive(room_again(9), at(160));
     assert!(numbers(&mut node, at(160)).is_empty(), "what may be under way is left alone");
+    node.receive(room_again(12), at(250));
+    assert_eq!(numbers(&mut node, at(250)), (13..20).collect::<Vec<_>>());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! without a word, is not ready at first and keeps 10000 early messages; an agent that acknowledges
 //! again, resends only its head, and forgets acknowledgements that are faster than its own bookkeeping.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -142,7 +144,7 @@ fn an_official_client_that_is_not_ready_at_first_gets_everything() {
     let output: Vec<u8> = (0..3_000_000_u32).map(|index| index.to_le_bytes()[1]).collect();
     let mut rest = output.as_slice();
     let mut input = Vec::new();
-    let mut now = 0;
+    let mut now = 0_u64;
     while client.received.len() < output.len() || !node.drained() {
         assert!(now < 60_000, "stuck at {} bytes: {node:?}", client.received.len());
         while !rest.is_empty() {
@@ -157,12 +159,12 @@ fn an_official_client_that_is_not_ready_at_first_gets_everything() {
                 node.receive(Frame::parse(answer).unwrap(), at(now));
             }
         }
-        if now % 70 == 0 {
+        if now.is_multiple_of(70) {
             let written = client.outgoing.write(b"k");
             node.receive(Frame::parse(written.1.clone()).unwrap(), at(now));
             client.outgoing.keep(written, now);
         }
-        if now % 100 == 0
+        if now.is_multiple_of(100)
             && let Some(head) = client.outgoing.head_when_late(now, false)
         {
             node.receive(Frame::parse(head).unwrap(), at(now));
@@ -254,7 +256,7 @@ fn the_head_of_an_official_agent_never_stays_stuck_whoever_wins_the_race() {
             input.push(b'i');
             client.send(PayloadType::OUTPUT, Bytes::from_static(b"i"), at(now)).unwrap();
         }
-        if now % 100 == 0
+        if now.is_multiple_of(100)
             && let Some(head) = agent.outgoing.head_when_late(now, true)
         {
             client.receive(Frame::parse(head).unwrap(), at(now));

@@ -1,6 +1,8 @@
 //! The codec against frames and verdicts of the official programs: every frame both ways, the
 //! serialisers' refusals, every malformed input, the version gates, and the bodies as they are written.
 
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+
 use bytes::Bytes;
 use serde_json::Value;
 use sortie_channel::{

@@ -197,6 +197,8 @@ struct Acks {
     each: VecDeque<(i64, Uuid)>,
     /// Where the peer takes cumulative ones: the message that the next one names as its cause.
     up_to_expected: Option<Uuid>,
+    /// Whether that one also says that there is room again.
+    room_again: bool,
 }
 
 impl Link {
@@ -339,17 +341,16 @@ impl Link {
         };
         self.is_paused = false;
         let cumulative = self.cumulative_ack && body.cumulative == Some(true);
-        match self.sender.acknowledge(body.sequence_number, cumulative, now.monotonic) {
+        let effect = self.sender.acknowledge(body.sequence_number, cumulative, now.monotonic);
+        if cumulative && body.room_again == Some(true) {
+            self.sender.receiver_has_room(now.monotonic);
+        }
+        match effect {
             Effect::Progress => {
                 self.last_acknowledged = now.monotonic;
                 Received::Acknowledged
             }
-            Effect::Nothing => {
-                if cumulative {
-                    self.sender.receiver_has_room(now.monotonic);
-                }
-                Received::Ignored(Ignored::StaleAcknowledgement)
-            }
+            Effect::Nothing => Received::Ignored(Ignored::StaleAcknowledgement),
             Effect::Unknown => Received::Ignored(Ignored::UnknownAcknowledgement),
         }
     }
@@ -357,8 +358,9 @@ impl Link {
     /// The next message of the stream. Taking it frees room for more.
     pub fn next_delivery(&mut self) -> Option<Delivery> {
         let delivery = self.receiver.next();
-        if self.receiver.has_room_again() && self.cumulative_ack && self.receiver.expected() > 0 {
+        if self.cumulative_ack && self.receiver.has_room_again() {
             self.acks.up_to_expected = Some(self.random.uuid());
+            self.acks.room_again = true;
         }
         delivery
     }
@@ -388,7 +390,8 @@ impl Link {
         if let Some(message_id) = self.acks.up_to_expected.take() {
             let number = self.receiver.expected().saturating_sub(1);
             let stamp = stamp(&mut self.random);
-            return Some(service::acknowledge_up_to(stamp, &receives, message_id, number));
+            let room_again = std::mem::take(&mut self.acks.room_again);
+            return Some(service::acknowledge_up_to(stamp, &receives, message_id, number, room_again));
         }
         let (number, message_id) = self.acks.each.pop_front()?;
         Some(service::acknowledge(stamp(&mut self.random), &receives, message_id, number))

@@ -25,7 +25,7 @@ impl RoundTrip {
         Self { smoothed: INITIAL_ROUND_TRIP, variation: Duration::ZERO, doublings: 0 }
     }
 
-    /// Takes the time from sending to acknowledgement of a message.
+    /// Takes the time from sending to acknowledgement of a message that was sent only once.
     pub(super) fn sample(&mut self, sample: Duration) {
         let difference = sample.abs_diff(self.smoothed);
         self.variation = self.variation * 3 / 4 + difference / 4;

@@ -22,9 +22,6 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// What a pass may send before the first answer.
 const FIRST_BUDGET: usize = 64 << 10;
 
-/// What was sent less than this ago is not sent again because the receiver has room.
-const UNDER_WAY_MIN: Duration = Duration::from_millis(10);
-
 pub(super) struct Sender {
     queue: VecDeque<Queued>,
     queued_bytes: usize,
@@ -213,7 +210,6 @@ impl Sender {
             return Effect::Nothing;
         }
         self.last_progress = now;
-        self.round_trip.forget_backoff();
         self.notice_losses();
         Effect::Progress
     }
@@ -225,13 +221,11 @@ impl Sender {
         }
         self.in_flight_bytes -= message.cost;
         self.newest_acknowledged = self.newest_acknowledged.max(Some(message.last_sent));
-        if let Some(now) = sampled_at {
-            let elapsed = now.saturating_sub(message.last_sent);
-            // The answer to a resent message may be to an earlier sending: the round trip is then at
-            // least this long, which is worth knowing if it is longer than thought.
-            if !message.resent || elapsed > self.round_trip.smoothed() {
-                self.round_trip.sample(elapsed);
-            }
+        // The answer to a message sent twice may be to either sending, so it says nothing about the
+        // round trip, and a timeout that was too short for it stays doubled until one does.
+        if let Some(now) = sampled_at.filter(|_| !message.resent) {
+            self.round_trip.sample(now.saturating_sub(message.last_sent));
+            self.round_trip.forget_backoff();
         }
         if let Some(pass) = self.pass.as_mut() {
             pass.budget = pass.budget.saturating_add(message.cost);
@@ -256,15 +250,11 @@ impl Sender {
         }
     }
 
-    /// The receiver says that it has room again. Does nothing for what was sent so lately that it may
-    /// still be under way.
+    /// The receiver says that it has room again after refusing messages. What was sent so lately that
+    /// it may still be under way is left alone; half a round trip errs on the side of sending twice.
     pub(super) fn receiver_has_room(&mut self, now: Duration) {
-        let under_way = self.round_trip.smoothed().max(UNDER_WAY_MIN);
-        let sent_by = now.saturating_sub(under_way);
-        if self.in_flight.front().is_some_and(|head| head.last_sent <= sent_by) {
-            self.round_trip.forget_backoff();
-            self.begin_pass(sent_by, FIRST_BUDGET);
-        }
+        self.round_trip.forget_backoff();
+        self.begin_pass(now.saturating_sub(self.round_trip.smoothed() / 2), FIRST_BUDGET);
     }
 
     /// A new connection: all that is unacknowledged goes again at once, in order.
