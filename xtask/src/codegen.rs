@@ -111,28 +111,22 @@ const PATTERNS: &[(&str, &str)] = &[
 pub(crate) struct Options {
     /// Change nothing; fail when a file is not what would be generated
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
     /// The `data` folder of a botocore package, instead of installing the pinned one
     #[arg(long, value_name = "DIR")]
-    models: Option<PathBuf>,
+    pub(crate) models: Option<PathBuf>,
 }
 
 /// Generates every module, or says which are stale.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask has no parent folder")?;
+    let root = root()?;
     let models = match &options.models {
         Some(folder) => folder.clone(),
         None => install_models(root)?,
     };
     let mut stale = Vec::new();
     for module in MODULES {
-        let model = read_model(root, &models, &module.model)?;
-        let generated = Generator::new(module, &model)
-            .and_then(|mut generator| generator.module())
-            .with_context(|| format!("module {}", module.name))?;
-        let generated = format_source(&generated)?;
+        let generated = generate(module, &read_model(root, &models, &module.model)?)?;
         let path = root
             .join("crates/wire/src/shapes")
             .join(module.name)
@@ -153,6 +147,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         stale.join(", ")
     );
     Ok(())
+}
+
+fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask has no parent folder")
+}
+
+fn generate(module: &Module, model: &Value) -> Result<String> {
+    let source = Generator::new(module, model)
+        .and_then(|mut generator| generator.module())
+        .with_context(|| format!("module {}", module.name))?;
+    format_source(&source)
 }
 
 /// Installs the pinned package under `target`, once.
@@ -179,6 +186,7 @@ fn install_models(root: &Path) -> Result<PathBuf> {
             .arg("--target")
             .arg(&folder)
             .arg(format!("botocore=={BOTOCORE}"))
+            .env("PIP_ROOT_USER_ACTION", "ignore")
             .stdout(Stdio::null())
             .status()
             .context("cannot run python3 to install the models; or pass --models")?;
@@ -804,6 +812,40 @@ mod tests {
         }
         assert_eq!(field("Type"), "r#type");
         assert_eq!(constant("2.0"), "V2_0");
+    }
+
+    #[test]
+    fn the_checked_in_shapes_are_what_the_models_give() {
+        let models = match install_models(root().expect("the workspace has a root")) {
+            Ok(models) => models,
+            Err(error) if std::env::var("SORTIE_REQUIRE_PEERS").as_deref() != Ok("1") => {
+                // Past the capture of the test's output, so that a skip is seen.
+                let _ = writeln!(std::io::stderr(), "SKIPPED: no models: {error:#}");
+                return;
+            }
+            Err(error) => panic!("no models: {error:#}"),
+        };
+        run(&Options {
+            check: true,
+            models: Some(models),
+        })
+        .expect("the shapes are current");
+    }
+
+    #[test]
+    fn a_changed_model_changes_the_shapes() {
+        let module = MODULES
+            .iter()
+            .find(|module| module.name == "node")
+            .expect("it is listed");
+        let root = root().expect("the workspace has a root");
+        let mut model = read_model(root, Path::new(""), &module.model).expect("it is readable");
+        let before = generate(module, &model).expect("it is generated");
+        model["shapes"]["Fingerprint"]["max"] = 255.into();
+        let after = generate(module, &model).expect("it is generated");
+        assert_ne!(before, after);
+        model["shapes"]["Fingerprint"]["pattern"] = "^(?<!x)$".into();
+        assert!(generate(module, &model).is_err());
     }
 
     #[test]

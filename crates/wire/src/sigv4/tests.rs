@@ -389,7 +389,8 @@ fn mutations(request: &Request) -> Vec<(String, Request)> {
 /// Changes inside one part of the Authorization header or the query.
 fn authorization_mutations(request: &Request, part: &str) -> Vec<(String, Request)> {
     let mut all = Vec::new();
-    let edits: [(&str, fn(&str, usize) -> String); 3] = [
+    type Edit = fn(&str, usize) -> String;
+    let edits: [(&str, Edit); 3] = [
         ("dropped", |text, at| {
             format!("{}{}", &text[..at], &text[at + 1..])
         }),

@@ -14,8 +14,8 @@ use super::{
     canonical::{self, PathStyle, SignedScope, from_hex, sha256_hex},
 };
 
-/// Whether these bytes are an RSA public key that `verify_rsa` can use: the DER of a
-/// SubjectPublicKeyInfo, 2048 to 8192 bits.
+/// Whether these bytes are an RSA public key that `verify_rsa` can use: 2048 to 8192 bits, the DER
+/// of a `SubjectPublicKeyInfo` (or of the bare key inside one).
 #[must_use]
 pub fn is_public_key(spki_der: &[u8]) -> bool {
     ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, spki_der).is_ok()
