@@ -306,11 +306,12 @@ fn a_silent_peer_is_asked_less_and_less_often_and_never_for_everything() {
         now = deadline + 1;
         let again = numbers(&mut node, at(now));
         assert_eq!(again.first(), Some(&0));
-        assert!(again.len() <= 64, "{} messages at once", again.len());
+        let at_most = if resend_times.len() < 3 { 64 } else { 1 };
+        assert!(again.len() <= at_most, "{} messages at once", again.len());
         assert!(numbers(&mut node, at(now)).is_empty());
         resend_times.push(now);
     }
-    assert!(resend_times.len() < 25, "{resend_times:?}");
+    assert!(resend_times.len() < 15, "{resend_times:?}");
     assert!(resend_times[0] < 300);
     let gaps: Vec<u64> = resend_times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.windows(2).all(|pair| pair[1] + 5 >= pair[0]), "{gaps:?}");

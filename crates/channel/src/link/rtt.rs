@@ -10,8 +10,11 @@ const INITIAL_ROUND_TRIP: Duration = Duration::from_millis(100);
 const TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// A full window on a slow leg takes seconds to be acknowledged, and that is no loss.
 const TIMEOUT_MAX: Duration = Duration::from_secs(15);
-/// Doubling stops here, so that a receiver which begins to take messages again is noticed soon.
-const BACKOFF_MAX: Duration = Duration::from_secs(4);
+/// Doubling stops here: a receiver that begins to take messages again is noticed soon, and one that
+/// stands still for an hour is not buried in copies on the way to it.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// After so many doublings the receiver is taken to stand still.
+const STALLED_AFTER: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub(super) struct RoundTrip {
@@ -50,6 +53,11 @@ impl RoundTrip {
     pub(super) fn backed_off(&self) -> Duration {
         let timeout = self.timeout();
         (timeout * (1 << self.doublings.min(10))).min(timeout.max(BACKOFF_MAX))
+    }
+
+    /// Whether timeout after timeout passed without an answer.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.doublings >= STALLED_AFTER
     }
 
     pub(super) fn back_off(&mut self) {

@@ -152,7 +152,9 @@ impl Sender {
     pub(super) fn take_resend(&mut self, now: Duration) -> Option<Bytes> {
         if self.deadline().is_some_and(|deadline| now >= deadline) {
             let sent_by = now.saturating_sub(self.round_trip.timeout());
-            self.begin_pass(sent_by, FIRST_BUDGET);
+            // A pass sends one message whatever its budget.
+            let budget = if self.round_trip.is_stalled() { 0 } else { FIRST_BUDGET };
+            self.begin_pass(sent_by, budget);
             self.round_trip.back_off();
             self.last_progress = now;
         }
