@@ -21,16 +21,17 @@ pub struct Message {
     pub body: String,
 }
 
-/// Reads an operation's input from a request's body.
+/// Reads an operation's input from a request's body. What REST services put into paths and headers
+/// is not in it.
 ///
 /// # Errors
 /// When it cannot be read, or breaks constraints of the model.
 pub fn decode_request<O: Operation>(body: &[u8]) -> Result<O::Input, InvalidInput> {
     match O::SERVICE.protocol() {
         Protocol::Query => O::Input::from_query(&Form::parse(body)?),
-        Protocol::Json11 | Protocol::Channel | Protocol::Rest => {
-            O::Input::from_json(&json::parse(body)?)
-        }
+        Protocol::Json11 | Protocol::Channel => O::Input::from_json(&json::parse(body)?),
+        Protocol::Rest if body.is_empty() => O::Input::from_xml(&XmlNode::default()),
+        Protocol::Rest => O::Input::from_xml(&xml_of(body)?),
     }
 }
 
@@ -55,13 +56,23 @@ pub fn encode_request<O: Operation>(input: &O::Input) -> Message {
             target: None,
             body: input.to_json().to_string(),
         },
-        (Protocol::Json11 | Protocol::Rest, _) => Message {
+        (Protocol::Json11, _) => Message {
             content_type: JSON_CONTENT_TYPE,
             target: service
                 .target_prefix()
                 .map(|prefix| format!("{prefix}.{}", O::NAME)),
             body: input.to_json().to_string(),
         },
+        (Protocol::Rest, _) => {
+            let mut writer = XmlWriter::document();
+            let name = O::Input::schema().name;
+            writer.element_in(name, service.xmlns(), |writer| input.to_xml(writer));
+            Message {
+                content_type: "application/xml",
+                target: None,
+                body: writer.finish(),
+            }
+        }
     }
 }
 
@@ -115,10 +126,14 @@ pub fn decode_response<O: Operation>(body: &[u8]) -> Result<O::Output, InvalidIn
     if O::SERVICE.protocol() == Protocol::Json11 {
         return O::Output::from_json(&json::parse(body)?);
     }
-    let text = std::str::from_utf8(body)
-        .map_err(|_| InvalidInput::Malformed("The answer is not UTF-8".to_owned()))?;
-    let root = XmlNode::parse(text)?;
+    let root = xml_of(body)?;
     O::Output::from_xml(root.child(&format!("{}Result", O::NAME)).unwrap_or(&root))
+}
+
+fn xml_of(body: &[u8]) -> Result<XmlNode, InvalidInput> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| InvalidInput::Malformed("The XML is not UTF-8".to_owned()))?;
+    XmlNode::parse(text)
 }
 
 /// Reads an operation's answer of another status. `error_type` is the header `x-amzn-ErrorType`.

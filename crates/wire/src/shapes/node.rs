@@ -200,6 +200,7 @@ shape! {
     #[derive(Default, PartialEq)]
     output RegisterManagedInstanceResponse {
         optional instance_id: String = "InstanceId" INSTANCE_ID;
+        optional region: String = "Region" STRING;
     }
 }
 
