@@ -1,0 +1,351 @@
+//! [`Control`] itself: what it is made of, how it opens, and the work it does in the background.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use sortie_ports::{
+    AccessKey, Change, Commit, Conflict, Installation, Signals, State, StoreError, User,
+};
+use sortie_types::{
+    AccessKeyId, AccountId, NodeId, Region, Secret, SessionId, Timestamp, UserName,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    arns::Names,
+    call::InternalError,
+    channels::End,
+    failures::FailureBudget,
+    mint::{self, RandomError},
+    seal::{self, Purpose, RootKey, Sealer},
+};
+
+/// What an operator may set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The installation's region; fixed at the first start.
+    pub region: Region,
+    /// How long a session may be idle, unless its document says otherwise.
+    pub default_idle: Duration,
+    /// How long a session may last, unless its document says otherwise.
+    pub max_duration: Option<Duration>,
+    /// Whether node traffic is written to the trail.
+    pub data_events: bool,
+    /// How long temporary credentials of nodes are good.
+    pub credential_lifetime: Duration,
+    /// How long a started session waits for its client.
+    pub client_wait: Duration,
+    /// How often heartbeats and idle marks are written.
+    pub flush_interval: Duration,
+}
+
+impl Settings {
+    /// The defaults.
+    #[must_use]
+    pub fn new(region: Region) -> Self {
+        Self {
+            region,
+            default_idle: Duration::from_mins(20),
+            max_duration: None,
+            data_events: false,
+            credential_lifetime: Duration::from_hours(1),
+            client_wait: Duration::from_mins(1),
+            flush_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why control did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// On our side.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+    /// The region was another one when the state was made, and is part of every stored ARN.
+    #[error("the region of this state is `{stored}`, not `{configured}`")]
+    Region {
+        /// What the state says.
+        stored: Region,
+        /// What the settings say.
+        configured: Region,
+    },
+}
+
+/// Why no administrator was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateAdministratorError {
+    /// On our side.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+}
+
+crate::call::internal!(OpenError, CreateAdministratorError);
+
+/// The administrator that was made, with the only copy of its secret.
+#[derive(Clone, Debug)]
+pub struct NewAdministrator {
+    /// The user.
+    pub user: User,
+    /// Its access key.
+    pub access_key_id: AccessKeyId,
+    /// The key's secret.
+    pub secret: Secret,
+}
+
+/// The use-cases. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) state: Arc<dyn State>,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) settings: Settings,
+    pub(crate) names: Names,
+    pub(crate) access_key_sealer: Sealer,
+    pub(crate) credential_sealer: Sealer,
+    pub(crate) channel_sealer: Sealer,
+    pub(crate) page_sealer: Sealer,
+    memory: Mutex<Memory>,
+    failures: Mutex<FailureBudget>,
+}
+
+/// What waits to be written in a batch. Bounded by the nodes and living sessions there are.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// When nodes were heard since the last batch.
+    pub(crate) heard: HashMap<NodeId, Timestamp>,
+    /// When sessions were active since the last batch.
+    pub(crate) active: HashMap<SessionId, Timestamp>,
+    /// Ends that the state did not take; tried again with each batch.
+    pub(crate) unsaved_ends: HashMap<SessionId, (End, Timestamp)>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control")
+            .field("account", &self.inner.names.account)
+            .field("region", &self.inner.names.region)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Opens the use-cases on a state. Makes the installation's constants when they are absent, and
+    /// notes that no node is connected: nothing is, when a server starts.
+    ///
+    /// # Errors
+    /// When the state fails or belongs to another region.
+    pub async fn open(
+        state: Arc<dyn State>,
+        signals: Arc<dyn Signals>,
+        root_key: RootKey,
+        settings: Settings,
+        now: Timestamp,
+    ) -> Result<Self, OpenError> {
+        let installation = installation(state.as_ref(), &settings.region).await?;
+        if installation.region != settings.region {
+            return Err(OpenError::Region {
+                stored: installation.region,
+                configured: settings.region,
+            });
+        }
+        let commit = Commit {
+            changes: vec![Change::SetNoNodeConnected],
+            trail: Vec::new(),
+        };
+        state.commit(commit).await?;
+        tracing::info!(account = %installation.account_id, region = %installation.region, time = %now, "control is open");
+        let names = Names {
+            account: installation.account_id,
+            region: installation.region,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                state,
+                signals,
+                settings,
+                names,
+                access_key_sealer: root_key.derive(Purpose::AccessKeySecret)?,
+                credential_sealer: root_key.derive(Purpose::Credentials)?,
+                channel_sealer: root_key.derive(Purpose::ChannelToken)?,
+                page_sealer: root_key.derive(Purpose::Page)?,
+                memory: Mutex::default(),
+                failures: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The installation's account.
+    #[must_use]
+    pub fn account_id(&self) -> &AccountId {
+        &self.inner.names.account
+    }
+
+    /// The installation's region.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.inner.names.region
+    }
+
+    /// What the operator set.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Makes the administrator with one access key. `None` when there is a user of this name
+    /// already. The secret is not kept in the clear: this is the only time it can be seen.
+    ///
+    /// # Errors
+    /// When the state fails.
+    pub async fn create_administrator(
+        &self,
+        name: &UserName,
+        now: Timestamp,
+    ) -> Result<Option<NewAdministrator>, CreateAdministratorError> {
+        if self.inner.state.user_named(name.as_str()).await?.is_some() {
+            return Ok(None);
+        }
+        let (made, key) = self.new_administrator(name, now)?;
+        let details = json!({
+            "userName": made.user.name,
+            "arn": self.inner.names.user(&made.user),
+            "accessKeyId": made.access_key_id,
+        });
+        let commit = Commit {
+            changes: vec![
+                Change::InsertUser(made.user.clone()),
+                Change::InsertAccessKey(key),
+            ],
+            trail: vec![self.service_event("AdministratorCreated", details, Vec::new(), now)?],
+        };
+        match self.inner.state.commit(commit).await {
+            Ok(()) => Ok(Some(made)),
+            // Another server of this installation was faster.
+            Err(StoreError::Conflict(Conflict::Exists)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn new_administrator(
+        &self,
+        name: &UserName,
+        now: Timestamp,
+    ) -> Result<(NewAdministrator, AccessKey), RandomError> {
+        let user = User {
+            unique_id: mint::user_unique_id()?,
+            name: name.clone(),
+            path: "/".to_owned(),
+            created: now,
+            administrator: true,
+        };
+        let (access_key_id, secret) = (mint::long_lived_key()?, mint::secret_access_key()?);
+        let sealer = &self.inner.access_key_sealer;
+        let key = AccessKey {
+            id: access_key_id.clone(),
+            user: user.unique_id.clone(),
+            sealed_secret: seal::seal_access_key(sealer, access_key_id.as_str(), &secret)?,
+            active: true,
+            created: now,
+        };
+        let made = NewAdministrator {
+            user,
+            access_key_id,
+            secret,
+        };
+        Ok((made, key))
+    }
+
+    /// Writes heartbeats and idle marks in batches until told to stop, and once more then.
+    pub async fn run(&self, stop: CancellationToken) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(self.inner.settings.flush_interval))
+            .await
+            .is_some()
+        {
+            self.flush().await;
+        }
+        self.flush().await;
+    }
+
+    /// Writes what was gathered in memory. What the state does not take is kept for the next time.
+    pub(crate) async fn flush(&self) {
+        let (heard, active, ends) = {
+            let mut memory = self.memory();
+            (
+                std::mem::take(&mut memory.heard),
+                std::mem::take(&mut memory.active),
+                std::mem::take(&mut memory.unsaved_ends),
+            )
+        };
+        if !heard.is_empty() || !active.is_empty() {
+            let touch = Change::Touch {
+                nodes: heard.clone().into_iter().collect(),
+                sessions: active.clone().into_iter().collect(),
+            };
+            let commit = Commit {
+                changes: vec![touch],
+                trail: Vec::new(),
+            };
+            if let Err(error) = self.inner.state.commit(commit).await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "heartbeats are not written"
+                );
+                self.keep(heard, active);
+            }
+        }
+        for (session_id, (end, at)) in ends {
+            self.session_ended(&session_id, end, at).await;
+        }
+    }
+
+    fn keep(&self, heard: HashMap<NodeId, Timestamp>, active: HashMap<SessionId, Timestamp>) {
+        let mut memory = self.memory();
+        for (node_id, at) in heard {
+            memory.heard.entry(node_id).or_insert(at);
+        }
+        for (session_id, at) in active {
+            memory.active.entry(session_id).or_insert(at);
+        }
+    }
+
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        // A panic elsewhere leaves plain maps behind: nothing in them can be half done.
+        let memory = self.inner.memory.lock();
+        memory.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn failures(&self) -> MutexGuard<'_, FailureBudget> {
+        let failures = self.inner.failures.lock();
+        failures.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn installation(state: &dyn State, region: &Region) -> Result<Installation, InternalError> {
+    if let Some(installation) = state.installation().await? {
+        return Ok(installation);
+    }
+    let fresh = Installation {
+        account_id: mint::account_id()?,
+        region: region.clone(),
+    };
+    let commit = Commit {
+        changes: vec![Change::InsertInstallation(fresh.clone())],
+        trail: Vec::new(),
+    };
+    match state.commit(commit).await {
+        // Another server of this installation was faster: its constants hold.
+        Err(StoreError::Conflict(Conflict::Exists)) => {
+            Ok(state.installation().await?.unwrap_or(fresh))
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(fresh),
+    }
+}

@@ -1,0 +1,77 @@
+//! The use-cases: who calls, whether they may, what changes, and the audit record that goes with
+//! the change. One method of [`Control`] per API operation, plus what the gateway asks.
+//!
+//! Knows no HTTP, no wire shapes and no sockets, and reads no clock: the time of a call comes with
+//! it. Changes of an operation and its audit record are one [`sortie_ports::Commit`], and only this
+//! crate can make a [`Recorded`] answer, so nothing can answer without having left its record.
+//!
+//! Signals are published after the commit that they are about; they carry no facts.
+
+mod activations;
+mod arns;
+mod authenticate;
+mod authorize;
+mod call;
+mod channels;
+mod control;
+mod credentials;
+mod documents;
+mod enrol;
+mod failures;
+mod filters;
+mod identity;
+mod mint;
+mod node_operations;
+mod nodes;
+mod seal;
+mod session_life;
+mod sessions;
+mod tags;
+mod token;
+mod trail;
+
+pub use activations::{
+    ActivationFilter, ActivationView, CreateActivationError, CreateActivationInput,
+    CreateActivationOutput, DeleteActivationError, DeleteActivationInput, DescribeActivationsError,
+    DescribeActivationsInput, DescribeActivationsOutput,
+};
+pub use authenticate::{AuthenticationError, KnownKey, NodeKey, NodeKeys};
+pub use authorize::{
+    Access, Authorized, Denied, OPERATIONS, OperationRule, ResourceKind, operation_rule,
+};
+pub use call::{Call, Caller, InternalError, NodeCaller, Recorded, UserCaller};
+pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
+pub use control::{Control, CreateAdministratorError, NewAdministrator, OpenError, Settings};
+pub use enrol::{
+    RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,
+};
+pub use filters::{FilterOperator, NodeFilter, UnknownOperator};
+pub use identity::{GetCallerIdentityError, GetCallerIdentityOutput};
+pub use mint::RandomError;
+pub use node_operations::{
+    CreateChannelOutput, CreateControlChannelError, CreateControlChannelInput,
+    CreateDataChannelError, CreateDataChannelInput, QuietError,
+    RequestManagedInstanceRoleTokenError, RequestManagedInstanceRoleTokenInput,
+    RequestManagedInstanceRoleTokenOutput, UpdateInstanceInformationError,
+    UpdateInstanceInformationInput, UpdateManagedInstancePublicKeyError,
+    UpdateManagedInstancePublicKeyInput,
+};
+pub use nodes::{
+    DeregisterManagedInstanceError, DeregisterManagedInstanceInput,
+    DescribeInstanceInformationError, DescribeInstanceInformationInput,
+    DescribeInstanceInformationOutput, DescribeInstancePropertiesError,
+    DescribeInstancePropertiesInput, DescribeInstancePropertiesOutput, NodeView,
+    UpdateManagedInstanceRoleError, UpdateManagedInstanceRoleInput,
+};
+pub use seal::RootKey;
+pub use sessions::{
+    DescribeSessionsError, DescribeSessionsInput, DescribeSessionsOutput, GetConnectionStatusError,
+    GetConnectionStatusInput, GetConnectionStatusOutput, ResumeSessionError, ResumeSessionInput,
+    ResumeSessionOutput, SessionFilter, SessionList, StartSessionError, StartSessionInput,
+    StartSessionOutput, TerminateSessionError, TerminateSessionInput, TerminateSessionOutput,
+};
+pub use tags::{
+    AddTagsToResourceInput, ListTagsForResourceInput, ListTagsForResourceOutput,
+    RemoveTagsFromResourceInput, TagsError,
+};
+pub use trail::{LookupEventsError, LookupEventsInput, LookupEventsOutput};

@@ -1,0 +1,715 @@
+//! The session operations of people: start, resume, terminate, list, and whether a target is
+//! connected. The live side of a session is the gateway's; what it asks is in `channels`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+use sortie_evidence::HIDDEN;
+use sortie_ports::{
+    Change, Conflict, Node, NodeState, Session, SessionPatch, SessionQuery, SessionState, Signal,
+    StoreError,
+};
+use sortie_types::{Arn, NodeId, Secret, SessionId, Timestamp};
+
+use crate::{
+    Control,
+    authorize::{self, Authorized, Denied, OperationRule},
+    call::{Call, Caller, InternalError, Recorded, UserCaller, internal},
+    documents::{self, DEFAULT_DOCUMENT},
+    mint,
+    session_life::{LIVING, origins},
+    token::{self, ChannelToken, TokenKind},
+    trail::Done,
+};
+
+/// How long a `TokenValue` is good.
+pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_mins(5);
+/// Sessions stay in the history for this long.
+const HISTORY: Duration = Duration::from_hours(30 * 24);
+/// Sessions on a page, unless asked otherwise.
+const PAGE: usize = 50;
+/// Sessions on a page, at most.
+const LARGEST_PAGE: usize = 200;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct StartSessionInput {
+    /// The node.
+    pub target: String,
+    /// Name or ARN; the default shell when absent.
+    pub document_name: Option<String>,
+    /// Parameters of the document.
+    pub parameters: BTreeMap<String, Vec<String>>,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+    /// Scheme and host of the stream URL, such as `wss://sortie.example:7443`.
+    pub stream_base: String,
+}
+
+/// A started session.
+#[derive(Clone, Debug)]
+pub struct StartSessionOutput {
+    /// The session.
+    pub session_id: SessionId,
+    /// Opens the client's side of it.
+    pub token_value: Secret,
+    /// Where.
+    pub stream_url: String,
+}
+
+/// Why no session was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartSessionError {
+    /// Not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// On our side.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+    /// No such session document.
+    #[error("Document with name {name} does not exist.")]
+    InvalidDocument {
+        /// As it was given.
+        name: String,
+    },
+    /// The document has no such parameters, or not such values.
+    #[error("{0}")]
+    InvalidParameters(String),
+    /// The target is unknown, thrown out, or not there.
+    #[error("{target} is not connected.")]
+    NotConnected {
+        /// As it was given.
+        target: String,
+    },
+}
+
+/// What to resume.
+#[derive(Clone, Debug)]
+pub struct ResumeSessionInput {
+    /// The session.
+    pub session_id: String,
+    /// As in [`StartSessionInput`].
+    pub stream_base: String,
+}
+
+/// A resumed session; without token and URL when it is over.
+#[derive(Clone, Debug)]
+pub struct ResumeSessionOutput {
+    /// The session.
+    pub session_id: SessionId,
+    /// Opens the client's side of it, and supersedes the tokens before.
+    pub token_value: Option<Secret>,
+    /// Where.
+    pub stream_url: Option<String>,
+}
+
+/// Why a session was not resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeSessionError {
+    /// Not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There never was such a session.
+    #[error("session {session_id} does not exist")]
+    DoesNotExist {
+        /// As it was given.
+        session_id: String,
+    },
+    /// On our side.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+}
+
+/// What to terminate.
+#[derive(Clone, Debug)]
+pub struct TerminateSessionInput {
+    /// The session.
+    pub session_id: String,
+}
+
+/// A session that is over or told to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TerminateSessionOutput {
+    /// The session.
+    pub session_id: String,
+}
+
+/// Why a session was not terminated.
+#[derive(Debug, thiserror::Error)]
+pub enum TerminateSessionError {
+    /// Not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// There never was such a session.
+    #[error("session {session_id} does not exist")]
+    DoesNotExist {
+        /// As it was given.
+        session_id: String,
+    },
+    /// On our side.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+}
+
+/// Which half of the sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionList {
+    /// Those that are not over.
+    Active,
+    /// Those that are over, of the last 30 days.
+    History,
+}
+
+/// One condition of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionFilter {
+    /// `InvokedAfter`, `InvokedBefore`, `Target`, `Owner`, `Status`, `SessionId` or `AccessType`.
+    pub key: String,
+    /// What it must be.
+    pub value: String,
+}
+
+/// What to list.
+#[derive(Clone, Debug)]
+pub struct DescribeSessionsInput {
+    /// Which half.
+    pub state: SessionList,
+    /// All must hold.
+    pub filters: Vec<SessionFilter>,
+    /// Up to 200.
+    pub max_results: Option<usize>,
+    /// Of the page before.
+    pub next_token: Option<String>,
+}
+
+/// A page of sessions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescribeSessionsOutput {
+    /// Newest first.
+    pub sessions: Vec<Session>,
+    /// For the next page, if there is one.
+    pub next_token: Option<String>,
+}
+
+/// Why nothing was listed.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeSessionsError {
+    /// Not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// On our side.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+    /// There is no such filter.
+    #[error("there is no filter {key}")]
+    InvalidFilterKey {
+        /// As it was given.
+        key: String,
+    },
+    /// The filter cannot have this value.
+    #[error("{value} is not a value of the filter {key}")]
+    InvalidFilterValue {
+        /// The filter.
+        key: String,
+        /// As it was given.
+        value: String,
+    },
+    /// Not of the page before.
+    #[error("next token is not valid")]
+    InvalidNextToken,
+}
+
+/// Whose connection.
+#[derive(Clone, Debug)]
+pub struct GetConnectionStatusInput {
+    /// The node, or any text.
+    pub target: String,
+}
+
+/// Whether a target is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetConnectionStatusOutput {
+    /// As it was given.
+    pub target: String,
+    /// Whether its control channel is open.
+    pub connected: bool,
+}
+
+/// Why there is no answer. Unknown targets are no error.
+#[derive(Debug, thiserror::Error)]
+pub enum GetConnectionStatusError {
+    /// Not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// On our side.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+}
+
+internal!(
+    StartSessionError,
+    ResumeSessionError,
+    TerminateSessionError,
+    DescribeSessionsError,
+    GetConnectionStatusError,
+);
+
+/// What a session is made from, after all checks.
+struct Resolved {
+    node: Node,
+    document_name: String,
+    document_content: Value,
+}
+
+impl Control {
+    /// `StartSession`. Authorisation comes before anything is revealed: a caller who may not start
+    /// a session does not learn whether node or document exist.
+    ///
+    /// # Errors
+    /// As [`StartSessionError`] says.
+    pub async fn start_session(
+        &self,
+        call: &Call,
+        input: StartSessionInput,
+    ) -> Result<Recorded<StartSessionOutput>, StartSessionError> {
+        const RULE: OperationRule = authorize::START_SESSION;
+        let names = &self.inner.names;
+        let document = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
+        let arns = [names.target(&input.target), names.document(document)];
+        let target = authorize::authorize(
+            names,
+            &call.caller,
+            &RULE,
+            &arns,
+            None,
+            input.target.clone(),
+        )?;
+        let resolved = self.resolve(&target, document, &input.parameters).await?;
+        let owner = owner(call, &self.inner.names.any_ssm())?;
+        let session = self.new_session(call, owner, resolved, &input)?;
+        let token_value = self.client_token(&session, call.now)?;
+        let stream_url = stream_url(&input.stream_base, &session.id);
+        let done = Done::with(StartSessionOutput {
+            session_id: session.id.clone(),
+            token_value,
+            stream_url: stream_url.clone(),
+        })
+        .showing(json!({"sessionId": session.id, "tokenValue": HIDDEN, "streamUrl": stream_url}))
+        .about([
+            names.node_resource(&session.target),
+            names.document_resource(&session.document_name),
+            names.session_resource(&session.id),
+        ])
+        .changing(vec![Change::InsertSession(Box::new(session.clone()))]);
+        let recorded = self.record(call, &RULE, done).await?;
+        self.inner.signals.publish(Signal::Session(session.id));
+        Ok(recorded)
+    }
+
+    async fn resolve(
+        &self,
+        target: &Authorized<String>,
+        document: &str,
+        parameters: &BTreeMap<String, Vec<String>>,
+    ) -> Result<Resolved, StartSessionError> {
+        let name = self.document_name(document);
+        let document_content =
+            documents::content(name).ok_or_else(|| StartSessionError::InvalidDocument {
+                name: document.to_owned(),
+            })?;
+        // The one document there is has no parameters.
+        if let Some(unknown) = parameters.keys().next() {
+            let why = format!("Parameter {unknown} is not defined in document {name}.");
+            return Err(StartSessionError::InvalidParameters(why));
+        }
+        let target = target.resource();
+        let node = self.connected_node(target).await?;
+        Ok(Resolved {
+            node: node.ok_or_else(|| StartSessionError::NotConnected {
+                target: target.clone(),
+            })?,
+            document_name: name.to_owned(),
+            document_content,
+        })
+    }
+
+    /// A document's name, when it was given by an ARN of this installation.
+    fn document_name<'a>(&self, given: &'a str) -> &'a str {
+        let own = self.inner.names.document("");
+        given.strip_prefix(own.as_str()).unwrap_or(given)
+    }
+
+    async fn connected_node(&self, target: &str) -> Result<Option<Node>, StoreError> {
+        let Ok(node_id) = target.parse::<NodeId>() else {
+            return Ok(None);
+        };
+        let node = self.inner.state.node(&node_id).await?;
+        Ok(node.filter(|node| node.connected && node.state == NodeState::Active))
+    }
+
+    fn new_session(
+        &self,
+        call: &Call,
+        owner: &UserCaller,
+        resolved: Resolved,
+        input: &StartSessionInput,
+    ) -> Result<Session, mint::RandomError> {
+        let settings = &self.inner.settings;
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        Ok(Session {
+            id: mint::session_id(owner.user.name.as_str())?,
+            target: resolved.node.id,
+            owner: self.inner.names.user(&owner.user),
+            owner_unique_id: owner.user.unique_id.clone(),
+            document_name: resolved.document_name,
+            document_content: resolved.document_content,
+            parameters: json!(input.parameters),
+            reason: input.reason.clone(),
+            state: SessionState::Connecting,
+            end_reason: None,
+            started: call.now,
+            ended: None,
+            idle_timeout_seconds: seconds(settings.default_idle),
+            max_duration_seconds: settings.max_duration.map(seconds),
+            client_epoch: 1,
+            node_epoch: 1,
+            last_activity: call.now,
+            request_context: json!({
+                "sourceIp": call.source_ip,
+                "userAgent": call.user_agent,
+                "accessKeyId": owner.access_key_id,
+            }),
+        })
+    }
+
+    fn client_token(&self, session: &Session, now: Timestamp) -> Result<Secret, mint::RandomError> {
+        let token = ChannelToken {
+            kind: TokenKind::Client,
+            name: session.id.to_string(),
+            epoch: session.client_epoch,
+            expires: Some(now.plus(TOKEN_LIFETIME)),
+            client: [0; 16],
+        };
+        token.seal(&self.inner.channel_sealer)
+    }
+
+    /// `ResumeSession`: a living session gets a token that supersedes those before; one that is
+    /// over, or told to end, answers without token, which official clients show as timed out.
+    ///
+    /// # Errors
+    /// As [`ResumeSessionError`] says.
+    pub async fn resume_session(
+        &self,
+        call: &Call,
+        input: ResumeSessionInput,
+    ) -> Result<Recorded<ResumeSessionOutput>, ResumeSessionError> {
+        const RULE: OperationRule = authorize::RESUME_SESSION;
+        let given = self.authorize_session(call, &RULE, &input.session_id)?;
+        let found = self.session_named(given.resource()).await?;
+        let mut session = found.ok_or_else(|| ResumeSessionError::DoesNotExist {
+            session_id: input.session_id.clone(),
+        })?;
+        if LIVING.contains(&session.state) {
+            session.client_epoch = session.client_epoch.saturating_add(1);
+            let done = self.resumed(&session, &input.stream_base, call.now)?;
+            match self.record(call, &RULE, done).await {
+                // Ended meanwhile: answered as what it is now.
+                Err(InternalError::Store(StoreError::Conflict(Conflict::SessionState(_)))) => {}
+                outcome => {
+                    let recorded = outcome?;
+                    self.inner.signals.publish(Signal::Session(session.id));
+                    return Ok(recorded);
+                }
+            }
+        }
+        let resource = self.inner.names.session_resource(&session.id);
+        let done = Done::with(ResumeSessionOutput {
+            session_id: session.id.clone(),
+            token_value: None,
+            stream_url: None,
+        })
+        .showing(json!({"sessionId": session.id}))
+        .about([resource]);
+        Ok(self.record(call, &RULE, done).await?)
+    }
+
+    fn resumed(
+        &self,
+        session: &Session,
+        stream_base: &str,
+        now: Timestamp,
+    ) -> Result<Done<ResumeSessionOutput>, mint::RandomError> {
+        let stream_url = stream_url(stream_base, &session.id);
+        let patch = SessionPatch {
+            client_epoch: Some(session.client_epoch),
+            last_activity: Some(now),
+            ..SessionPatch::default()
+        };
+        Ok(Done::with(ResumeSessionOutput {
+            session_id: session.id.clone(),
+            token_value: Some(self.client_token(session, now)?),
+            stream_url: Some(stream_url.clone()),
+        })
+        .showing(json!({"sessionId": session.id, "tokenValue": HIDDEN, "streamUrl": stream_url}))
+        .about([self.inner.names.session_resource(&session.id)])
+        .changing(vec![Change::UpdateSession {
+            session_id: session.id.clone(),
+            when: LIVING.to_vec(),
+            patch,
+        }]))
+    }
+
+    /// `TerminateSession`: tells a living session to end and why; one that is over, or already told,
+    /// answers the same.
+    ///
+    /// # Errors
+    /// As [`TerminateSessionError`] says.
+    pub async fn terminate_session(
+        &self,
+        call: &Call,
+        input: TerminateSessionInput,
+    ) -> Result<Recorded<TerminateSessionOutput>, TerminateSessionError> {
+        const RULE: OperationRule = authorize::TERMINATE_SESSION;
+        let given = self.authorize_session(call, &RULE, &input.session_id)?;
+        let session = self.session_named(given.resource()).await?.ok_or_else(|| {
+            TerminateSessionError::DoesNotExist {
+                session_id: input.session_id.clone(),
+            }
+        })?;
+        let by = authorize::principal(&self.inner.names, &call.caller);
+        let reason = match &call.caller {
+            Caller::User(caller) => {
+                format!("Your session was ended by {} ({by}).", caller.user.name)
+            }
+            Caller::Anonymous { .. } | Caller::Node(_) => {
+                format!("Your session was ended by {by}.")
+            }
+        };
+        let done = || {
+            Done::with(TerminateSessionOutput {
+                session_id: session.id.to_string(),
+            })
+            .showing(json!({"sessionId": session.id}))
+            .about([self.inner.names.session_resource(&session.id)])
+        };
+        if LIVING.contains(&session.state) {
+            let telling = done().changing(vec![told_to_end(&session.id, reason)]);
+            match self.record(call, &RULE, telling).await {
+                // Over meanwhile: that is what was asked for.
+                Err(InternalError::Store(StoreError::Conflict(Conflict::SessionState(_)))) => {}
+                outcome => {
+                    let recorded = outcome?;
+                    self.inner
+                        .signals
+                        .publish(Signal::Session(session.id.clone()));
+                    return Ok(recorded);
+                }
+            }
+        }
+        Ok(self.record(call, &RULE, done()).await?)
+    }
+
+    fn authorize_session(
+        &self,
+        call: &Call,
+        rule: &OperationRule,
+        session_id: &str,
+    ) -> Result<Authorized<String>, Denied> {
+        let names = &self.inner.names;
+        let arn = names.session(session_id);
+        authorize::authorize(
+            names,
+            &call.caller,
+            rule,
+            &[arn],
+            None,
+            session_id.to_owned(),
+        )
+    }
+
+    async fn session_named(&self, session_id: &str) -> Result<Option<Session>, StoreError> {
+        match session_id.parse() {
+            Ok(id) => self.inner.state.session(&id).await,
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// `DescribeSessions`: everyone's sessions, newest first.
+    ///
+    /// # Errors
+    /// As [`DescribeSessionsError`] says.
+    pub async fn describe_sessions(
+        &self,
+        call: &Call,
+        input: DescribeSessionsInput,
+    ) -> Result<Recorded<DescribeSessionsOutput>, DescribeSessionsError> {
+        const RULE: OperationRule = authorize::DESCRIBE_SESSIONS;
+        let names = &self.inner.names;
+        authorize::authorize(names, &call.caller, &RULE, &[names.any_ssm()], None, ())?;
+        let limit = input.max_results.unwrap_or(PAGE).clamp(1, LARGEST_PAGE);
+        let after = token::cursor(
+            &self.inner.page_sealer,
+            RULE.name,
+            input.next_token.as_deref(),
+        )
+        .map_err(|_| DescribeSessionsError::InvalidNextToken)?;
+        let query = query(input.state, &input.filters, call.now)?;
+        let mut sessions = match query {
+            Some(query) => {
+                let query = SessionQuery {
+                    after,
+                    limit: limit + 1,
+                    ..query
+                };
+                self.inner.state.sessions(query).await?
+            }
+            None => Vec::new(),
+        };
+        let more = sessions.len() > limit;
+        sessions.truncate(limit);
+        let next_token = match sessions.last() {
+            Some(last) if more => {
+                let cursor = (last.started, &last.id);
+                Some(token::next_token(
+                    &self.inner.page_sealer,
+                    RULE.name,
+                    &cursor,
+                )?)
+            }
+            _ => None,
+        };
+        let done = Done::with(DescribeSessionsOutput {
+            sessions,
+            next_token,
+        });
+        Ok(self.record(call, &RULE, done).await?)
+    }
+
+    /// `GetConnectionStatus`: never fails for targets that do not exist.
+    ///
+    /// # Errors
+    /// As [`GetConnectionStatusError`] says.
+    pub async fn get_connection_status(
+        &self,
+        call: &Call,
+        input: GetConnectionStatusInput,
+    ) -> Result<Recorded<GetConnectionStatusOutput>, GetConnectionStatusError> {
+        const RULE: OperationRule = authorize::GET_CONNECTION_STATUS;
+        let names = &self.inner.names;
+        let arn = names.target(&input.target);
+        authorize::authorize(names, &call.caller, &RULE, &[arn], None, ())?;
+        let node = self.connected_node(&input.target).await?;
+        let done = Done::with(GetConnectionStatusOutput {
+            target: input.target,
+            connected: node.is_some(),
+        });
+        let done = done.about(node.map(|node| names.node_resource(&node.id)));
+        Ok(self.record(call, &RULE, done).await?)
+    }
+}
+
+/// The change that tells a living session to end.
+pub(crate) fn told_to_end(session_id: &SessionId, reason: String) -> Change {
+    Change::UpdateSession {
+        session_id: session_id.clone(),
+        when: origins(SessionState::Terminating),
+        patch: SessionPatch {
+            state: Some(SessionState::Terminating),
+            end_reason: Some(reason),
+            ..SessionPatch::default()
+        },
+    }
+}
+
+/// Where a client finds its session.
+fn stream_url(base: &str, session_id: &SessionId) -> String {
+    format!("{base}/v1/data-channel/{session_id}?role=publish_subscribe")
+}
+
+/// Sessions are owned by users. The table lets nobody else through; this keeps it so.
+fn owner<'a>(call: &'a Call, resource: &Arn) -> Result<&'a UserCaller, Denied> {
+    match &call.caller {
+        Caller::User(caller) => Ok(caller),
+        Caller::Anonymous { .. } | Caller::Node(_) => Err(Denied {
+            message: format!("sessions on {resource} are owned by users"),
+        }),
+    }
+}
+
+/// The query of a listing; `None` when nothing can match.
+fn query(
+    list: SessionList,
+    filters: &[SessionFilter],
+    now: Timestamp,
+) -> Result<Option<SessionQuery>, DescribeSessionsError> {
+    let of_list = |state: &SessionState| state.is_over() == (list == SessionList::History);
+    let states = crate::session_life::STATES.into_iter().filter(of_list);
+    let mut query = SessionQuery {
+        states: states.collect(),
+        ended_after: (list == SessionList::History).then(|| now.minus(HISTORY)),
+        ..SessionQuery::default()
+    };
+    let mut possible = true;
+    for filter in filters {
+        possible &= narrow(&mut query, filter)?;
+    }
+    Ok(possible.then_some(query))
+}
+
+/// Adds one condition. `false` when nothing can match any more.
+fn narrow(query: &mut SessionQuery, filter: &SessionFilter) -> Result<bool, DescribeSessionsError> {
+    let value = filter.value.as_str();
+    Ok(match filter.key.as_str() {
+        "InvokedAfter" => {
+            let time = time(filter)?;
+            query.started_after = Some(query.started_after.map_or(time, |other| other.max(time)));
+            true
+        }
+        "InvokedBefore" => {
+            let time = time(filter)?;
+            query.started_before = Some(query.started_before.map_or(time, |other| other.min(time)));
+            true
+        }
+        "Target" => only(&mut query.target, value.parse().ok()),
+        "Owner" => only(&mut query.owner, value.parse().ok()),
+        "SessionId" => only(&mut query.session_id, value.parse().ok()),
+        "Status" => {
+            let known = crate::session_life::STATES.iter();
+            if !known.into_iter().any(|state| state.as_str() == value) {
+                return Err(invalid(filter));
+            }
+            query.states.retain(|state| state.as_str() == value);
+            // An empty list of states would mean any.
+            !query.states.is_empty()
+        }
+        "AccessType" => match value {
+            "Standard" => true,
+            "JustInTime" => false,
+            _ => return Err(invalid(filter)),
+        },
+        _ => {
+            return Err(DescribeSessionsError::InvalidFilterKey {
+                key: filter.key.clone(),
+            });
+        }
+    })
+}
+
+/// Narrows to one value; `false` when it cannot exist or contradicts an earlier one.
+fn only<T: PartialEq>(slot: &mut Option<T>, value: Option<T>) -> bool {
+    let Some(value) = value else { return false };
+    let agrees = slot.as_ref().is_none_or(|other| *other == value);
+    *slot = Some(value);
+    agrees
+}
+
+fn time(filter: &SessionFilter) -> Result<Timestamp, DescribeSessionsError> {
+    filter.value.parse().map_err(|_| invalid(filter))
+}
+
+fn invalid(filter: &SessionFilter) -> DescribeSessionsError {
+    DescribeSessionsError::InvalidFilterValue {
+        key: filter.key.clone(),
+        value: filter.value.clone(),
+    }
+}
