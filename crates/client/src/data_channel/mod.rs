@@ -220,17 +220,6 @@ pub struct Commands {
     finish: CancellationToken,
 }
 
-/// Room for one piece of input.
-#[derive(Debug)]
-pub struct InputPermit<'a>(mpsc::Permit<'a, Bytes>);
-
-impl InputPermit<'_> {
-    /// Queues a piece of at most [`MAX_INPUT`] bytes; what is beyond goes in further messages.
-    pub fn send(self, input: Bytes) {
-        self.0.send(input);
-    }
-}
-
 /// The session is over: nothing takes input any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session is over")]
@@ -295,12 +284,22 @@ impl Commands {
         Ok(())
     }
 
-    /// Waits for room for one piece of input. Nothing is lost when the wait is given up.
+    /// Waits until there is room for a piece of input. Nothing is lost when the wait is given up.
     ///
     /// # Errors
     /// When the session is over.
-    pub async fn reserve(&self) -> Result<InputPermit<'_>, Over> {
-        self.input.reserve().await.map(InputPermit).map_err(|_| Over)
+    pub async fn ready(&self) -> Result<(), Over> {
+        self.input.reserve().await.map(drop).map_err(|_| Over)
+    }
+
+    /// Queues a piece of input if there is room, else gives it back. A piece of more than
+    /// [`MAX_INPUT`] bytes is sent as several messages.
+    #[must_use = "what comes back was not queued"]
+    pub fn offer(&self, input: Bytes) -> Option<Bytes> {
+        self.input
+            .try_send(input)
+            .err()
+            .map(mpsc::error::TrySendError::into_inner)
     }
 
     /// Tells the terminal's size. Only the latest size is sent, and before any input that follows.

@@ -1,0 +1,59 @@
+//! Why a command of `sortie` failed, in words for the person who typed it.
+
+use sortie_client::{ApiError, CallError, ConfigError, data_channel::IncompleteResponse};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Incomplete(#[from] IncompleteResponse),
+    #[error("the name `{name}` is that of {} nodes; give the id of one: {}", ids.len(), ids.join(", "))]
+    AmbiguousNode { name: String, ids: Vec<String> },
+    #[error(
+        "no node is called `{0}`; `sortie nodes` lists the nodes, and a node that is missing there \
+         is enrolled with `sortie-agent register`"
+    )]
+    UnknownNode(String),
+    #[error(
+        "{target} is not connected; `sortie nodes` shows when it was last heard of, and on the \
+         node `sortie-agent run` has to be running"
+    )]
+    NotConnected { target: String },
+    #[error("there is no session `{0}`; `sortie sessions list --history` lists ended ones")]
+    UnknownSession(String),
+    #[error("{place} is there and is not ours; choose another folder or add --force")]
+    PluginInTheWay { place: String },
+    #[error("cannot {action}")]
+    Io {
+        action: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl CommandError {
+    pub(crate) fn io(action: impl Into<String>, source: std::io::Error) -> Self {
+        Self::Io {
+            action: action.into(),
+            source,
+        }
+    }
+
+    /// The message with its causes.
+    pub(crate) fn full_text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
