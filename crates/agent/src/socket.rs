@@ -1,0 +1,249 @@
+//! Websockets to the server: dialling, and a socket that reads, writes and finds out when it is dead.
+//! What is said over them is others'.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use http::{HeaderName, HeaderValue};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
+};
+
+use crate::endpoint::Endpoint;
+
+/// How long name resolution, TCP, TLS and the upgrade may take together.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the server is asked for a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(27);
+/// How long a connection may say nothing at all, answers to pings included.
+const SILENCE_LIMIT: Duration = Duration::from_secs(57);
+const PING_PAYLOAD: &[u8] = b"keepalive";
+/// Frames collected before they go to the kernel.
+const WRITE_BUFFER: usize = 128 * 1024;
+/// The most that waits for a kernel that takes nothing.
+const WRITE_LIMIT: usize = 4 * 1024 * 1024;
+/// The largest message taken from a server.
+const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Any stream under a websocket.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Why no websocket came to be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("cannot connect to the server")]
+    Connect(#[source] std::io::Error),
+    #[error("cannot set up TLS with the server")]
+    Tls(#[source] std::io::Error),
+    #[error("the server's name cannot be verified")]
+    Name,
+    #[error("the server refuses the websocket")]
+    Upgrade(#[source] Box<tungstenite::Error>),
+    #[error("the server took too long to answer")]
+    Timeout,
+}
+
+/// How a server is reached.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    endpoint: Endpoint,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Dialer {
+    pub(crate) fn new(endpoint: Endpoint, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self { endpoint, tls }
+    }
+
+    /// Opens a websocket at `path` with these headers besides the usual ones.
+    pub(crate) async fn websocket(
+        &self,
+        path: &str,
+        headers: &[(String, String)],
+    ) -> Result<Socket, DialError> {
+        timeout(DIAL_TIMEOUT, self.upgrade(path, headers)).await.map_err(|_| DialError::Timeout)?
+    }
+
+    async fn upgrade(&self, path: &str, headers: &[(String, String)]) -> Result<Socket, DialError> {
+        let upgrade = |error| DialError::Upgrade(Box::new(error));
+        let mut request =
+            self.endpoint.websocket_url(path).into_client_request().map_err(upgrade)?;
+        for (name, value) in headers {
+            let name = HeaderName::try_from(name.as_str()).map_err(|error| upgrade(error.into()))?;
+            let value = HeaderValue::try_from(value.as_str()).map_err(|error| upgrade(error.into()))?;
+            request.headers_mut().insert(name, value);
+        }
+        let stream = self.stream().await?;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(8 * 1024)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(WRITE_LIMIT + MESSAGE_LIMIT)
+            .max_message_size(Some(MESSAGE_LIMIT))
+            .max_frame_size(Some(MESSAGE_LIMIT));
+        let (stream, _answer) =
+            client_async_with_config(request, stream, Some(config)).await.map_err(upgrade)?;
+        Ok(Socket::new(stream))
+    }
+
+    async fn stream(&self) -> Result<Box<dyn Io>, DialError> {
+        let address = (self.endpoint.host(), self.endpoint.port());
+        let tcp = TcpStream::connect(address).await.map_err(DialError::Connect)?;
+        tcp.set_nodelay(true).map_err(DialError::Connect)?;
+        if !self.endpoint.is_tls() {
+            return Ok(Box::new(tcp));
+        }
+        let name = ServerName::try_from(self.endpoint.host().to_owned()).map_err(|_| DialError::Name)?;
+        let tls = TlsConnector::from(Arc::clone(&self.tls));
+        Ok(Box::new(tls.connect(name, tcp).await.map_err(DialError::Tls)?))
+    }
+}
+
+/// What happened on a socket.
+#[derive(Debug)]
+pub(crate) enum SocketEvent {
+    /// A binary message arrived.
+    Binary(Bytes),
+    /// There is room for more.
+    Writable,
+    /// It is over, and why.
+    Gone(String),
+}
+
+/// A websocket that keeps itself alive and notices when the other side is dead.
+pub(crate) struct Socket {
+    stream: WebSocketStream<Box<dyn Io>>,
+    unflushed: bool,
+    reads_first: bool,
+    heard: Instant,
+    next_ping: Instant,
+}
+
+impl Socket {
+    fn new(stream: WebSocketStream<Box<dyn Io>>) -> Self {
+        let now = Instant::now();
+        Self { stream, unflushed: false, reads_first: true, heard: now, next_ping: now + PING_INTERVAL }
+    }
+
+    /// Hands over a text message. It leaves as soon as [`Self::event`] is awaited.
+    pub(crate) fn push_text(&mut self, text: String) -> Result<(), String> {
+        self.push(Message::text(text))
+    }
+
+    /// Hands over a binary message. It leaves as soon as [`Self::event`] is awaited.
+    pub(crate) fn push_binary(&mut self, bytes: Bytes) -> Result<(), String> {
+        self.push(Message::Binary(bytes))
+    }
+
+    fn push(&mut self, message: Message) -> Result<(), String> {
+        self.unflushed = true;
+        Pin::new(&mut self.stream).start_send(message).map_err(|error| error.to_string())
+    }
+
+    /// Waits for what happens next, writing out meanwhile what was pushed. With `wants_room` room to
+    /// write is an event too. Nothing is lost when the future is dropped.
+    pub(crate) async fn event(&mut self, wants_room: bool) -> SocketEvent {
+        loop {
+            let deadline = self.next_ping.min(self.heard + SILENCE_LIMIT);
+            let event = tokio::select! {
+                biased;
+                event = std::future::poll_fn(|context| self.poll(context, wants_room)) => event,
+                () = tokio::time::sleep_until(deadline) => None,
+            };
+            if let Some(event) = event {
+                return event;
+            }
+            if let Some(reason) = self.keep_alive() {
+                return SocketEvent::Gone(reason);
+            }
+        }
+    }
+
+    /// Pings when it is time. The reason when the other side is taken for dead.
+    fn keep_alive(&mut self) -> Option<String> {
+        let now = Instant::now();
+        if now >= self.heard + SILENCE_LIMIT {
+            return Some("the server has been silent for too long".to_owned());
+        }
+        if now >= self.next_ping {
+            self.next_ping = now + PING_INTERVAL;
+            return self.push(Message::Ping(Bytes::from_static(PING_PAYLOAD))).err();
+        }
+        None
+    }
+
+    /// `None` when something was read that is nobody's business.
+    fn poll(&mut self, context: &mut Context<'_>, wants_room: bool) -> Poll<Option<SocketEvent>> {
+        // Taking turns keeps a busy direction from starving the other.
+        self.reads_first = !self.reads_first;
+        if self.reads_first
+            && let Poll::Ready(event) = self.poll_read(context)
+        {
+            return Poll::Ready(event);
+        }
+        if let Poll::Ready(event) = self.poll_write(context, wants_room) {
+            return Poll::Ready(Some(event));
+        }
+        if self.reads_first { Poll::Pending } else { self.poll_read(context) }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
+        let Poll::Ready(message) = Pin::new(&mut self.stream).poll_next(context) else {
+            return Poll::Pending;
+        };
+        self.heard = Instant::now();
+        Poll::Ready(match message {
+            None => Some(SocketEvent::Gone("the server closed the connection".to_owned())),
+            Some(Err(error)) => Some(SocketEvent::Gone(error.to_string())),
+            Some(Ok(Message::Binary(bytes))) => Some(SocketEvent::Binary(bytes)),
+            Some(Ok(Message::Close(frame))) => Some(SocketEvent::Gone(match frame {
+                Some(frame) => format!("the server closed the connection ({})", frame.code),
+                None => "the server closed the connection".to_owned(),
+            })),
+            // The reader has queued the answer to a ping by itself.
+            Some(Ok(Message::Ping(_))) => {
+                self.unflushed = true;
+                None
+            }
+            Some(Ok(_)) => None,
+        })
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, wants_room: bool) -> Poll<SocketEvent> {
+        let mut stream = Pin::new(&mut self.stream);
+        if wants_room {
+            return match stream.as_mut().poll_ready(context) {
+                Poll::Ready(Ok(())) => Poll::Ready(SocketEvent::Writable),
+                Poll::Ready(Err(error)) => Poll::Ready(SocketEvent::Gone(error.to_string())),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        if self.unflushed {
+            match stream.as_mut().poll_flush(context) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(SocketEvent::Gone(error.to_string())),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes out what was pushed and says goodbye. Errors are of no interest any more.
+    pub(crate) async fn close(mut self) {
+        let _ = self.stream.close(None).await;
+    }
+}

@@ -1,0 +1,322 @@
+//! The session's data channel as the worker has it: one reliable link over as many websockets as it
+//! takes. What the bytes mean is `session`'s.
+//!
+//! The channel announces itself in its open message and sends no stream data before the server has
+//! answered with the common features. The answer also brings the ticket that opens the next websocket,
+//! so coming back needs no credentials of the node.
+
+use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use sortie_channel::{
+    body::{Body, OpenNode, SESSION_CONNECTED, SESSION_TERMINATING, SortieOpen},
+    features,
+    frame::{Frame, PayloadType},
+    link::{Delivery, Link, Options, Received, Role},
+    service::{Stamp, agent_session_state},
+};
+use sortie_types::{NodeId, Secret, SessionId};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    backoff::Backoff,
+    clock::Clock,
+    log::chain,
+    socket::{DialError, Dialer, Socket, SocketEvent},
+};
+
+/// What goes to the socket between two looks at what it has received.
+const BATCH: usize = 128 * 1024;
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long the last messages and the goodbye may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a channel is for.
+pub(crate) struct ChannelOptions {
+    pub(crate) session_id: SessionId,
+    pub(crate) node_id: NodeId,
+    /// Opens the first websocket.
+    pub(crate) token: Secret,
+    /// How long the server may be out of reach.
+    pub(crate) idle_limit: Duration,
+}
+
+/// What the session has to act upon.
+#[derive(Debug)]
+pub(crate) enum ChannelEvent {
+    /// The next message of the client.
+    Input(Delivery),
+    /// What both ends can do, known at the start and after each reconnect.
+    Features,
+    /// There is room to send again.
+    Room,
+    /// The server says that the session is over.
+    Closed,
+    /// The server was out of reach for the session's idle limit.
+    CutOff,
+}
+
+type Dialing = Pin<Box<dyn Future<Output = Result<Socket, DialError>> + Send>>;
+
+/// The worker's end of a session.
+pub(crate) struct DataChannel {
+    options: ChannelOptions,
+    dialer: Dialer,
+    clock: Clock,
+    link: Link,
+    socket: Option<Socket>,
+    dialing: Option<Dialing>,
+    backoff: Backoff,
+    /// Since when the server has not shown that it knows this session.
+    away_since: Option<Instant>,
+    /// Messages outside the stream.
+    outbox: VecDeque<Bytes>,
+    /// The frame that waits for room in the socket.
+    staged: Option<Bytes>,
+    events: VecDeque<ChannelEvent>,
+    had_room: bool,
+    announced: bool,
+    features: Vec<String>,
+}
+
+impl DataChannel {
+    pub(crate) fn new(options: ChannelOptions, dialer: Dialer) -> Self {
+        let seed = *Uuid::new_v4().as_bytes();
+        let mut link = Link::new(Options { wait_for_features: true, ..Options::new(Role::Node, seed) });
+        link.disconnected();
+        Self {
+            options,
+            dialer,
+            clock: Clock::new(),
+            link,
+            socket: None,
+            dialing: None,
+            backoff: Backoff::new(Duration::ZERO, LONGEST_WAIT),
+            away_since: Some(Instant::now()),
+            outbox: VecDeque::new(),
+            staged: None,
+            events: VecDeque::new(),
+            had_room: false,
+            announced: false,
+            features: Vec::new(),
+        }
+    }
+
+    /// Bytes that may be sent now; none while the server asks for a pause.
+    pub(crate) fn writable(&self) -> usize {
+        if self.link.paused() { 0 } else { self.link.writable() }
+    }
+
+    /// Queues a message of the stream. Up to [`Self::writable`] bytes are always taken; what does not
+    /// fit comes back.
+    pub(crate) fn send(&mut self, payload_type: PayloadType, payload: Bytes) -> Result<(), Bytes> {
+        let sent = self.link.send(payload_type, payload.clone(), self.clock.now());
+        self.had_room = self.writable() > 0;
+        sent.map_err(|_full| payload)
+    }
+
+    /// Whether both ends know this feature.
+    pub(crate) fn has_feature(&self, feature: &str) -> bool {
+        self.features.iter().any(|known| known == feature)
+    }
+
+    /// Whether the client at the other side is one of ours: only those share a feature with us.
+    pub(crate) fn is_client_ours(&self) -> bool {
+        features::ALL.iter().any(|feature| self.has_feature(feature))
+    }
+
+    /// Whether everything sent has arrived.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.link.drained()
+    }
+
+    /// Whether the server is there and wants output.
+    pub(crate) fn is_listened_to(&self) -> bool {
+        self.away_since.is_none() && !self.link.paused()
+    }
+
+    /// For how long nothing was acknowledged though something waits for it.
+    pub(crate) fn unacknowledged_for(&self) -> Duration {
+        self.link.unacknowledged_for(self.clock.now()).unwrap_or_default()
+    }
+
+    /// Whether the server is there.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.away_since.is_none()
+    }
+
+    /// Does the channel's work until there is something for the session. Input is only taken with
+    /// `takes_input`; the client feels that as back-pressure. Nothing is lost when the future is
+    /// dropped.
+    pub(crate) async fn event(&mut self, takes_input: bool) -> ChannelEvent {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            if takes_input && let Some(delivery) = self.link.next_delivery() {
+                return ChannelEvent::Input(delivery);
+            }
+            let has_room = self.writable() > 0;
+            if has_room != std::mem::replace(&mut self.had_room, has_room) && has_room {
+                return ChannelEvent::Room;
+            }
+            if self.is_cut_off() {
+                return ChannelEvent::CutOff;
+            }
+            if self.socket.is_some() {
+                self.exchange().await;
+            } else {
+                self.dial().await;
+            }
+        }
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.away_since.is_some_and(|since| since.elapsed() >= self.options.idle_limit)
+    }
+
+    fn cut_off_at(&self) -> Option<Instant> {
+        self.away_since.map(|since| since + self.options.idle_limit)
+    }
+
+    async fn exchange(&mut self) {
+        let now = self.clock.now();
+        if self.staged.is_none() {
+            self.staged = self.outbox.pop_front().or_else(|| self.link.poll_transmit(now));
+        }
+        let timer = self.link.deadline().map(|deadline| self.clock.instant(deadline));
+        let timer = [timer, self.cut_off_at()].into_iter().flatten().min();
+        let Some(socket) = self.socket.as_mut() else { return };
+        let event = tokio::select! {
+            biased;
+            event = socket.event(self.staged.is_some()) => event,
+            () = until(timer) => return,
+        };
+        match event {
+            SocketEvent::Binary(bytes) => self.receive(bytes),
+            SocketEvent::Writable => self.transmit(),
+            SocketEvent::Gone(reason) => self.lost(&reason),
+        }
+    }
+
+    fn transmit(&mut self) {
+        let now = self.clock.now();
+        let mut room = BATCH;
+        while room > 0 {
+            let next = self.staged.take().or_else(|| self.link.poll_transmit(now));
+            let (Some(frame), Some(socket)) = (next, self.socket.as_mut()) else { return };
+            room = room.saturating_sub(frame.len());
+            if let Err(reason) = socket.push_binary(frame) {
+                return self.lost(&reason);
+            }
+        }
+    }
+
+    fn receive(&mut self, bytes: Bytes) {
+        let frame = match Frame::parse(bytes) {
+            Ok(frame) => frame,
+            Err(error) => return tracing::debug!(%error, "ignored what is no frame"),
+        };
+        match self.link.receive(frame, self.clock.now()) {
+            Received::ChannelClosed(_) => self.events.push_back(ChannelEvent::Closed),
+            Received::Features(answer) => {
+                if let Some(ticket) = answer.ticket {
+                    self.options.token = ticket;
+                }
+                self.features = answer.features;
+                self.away_since = None;
+                self.backoff.reset();
+                self.events.push_back(ChannelEvent::Features);
+            }
+            Received::Ignored(why) => tracing::debug!(?why, "ignored a frame"),
+            _ => {}
+        }
+    }
+
+    fn lost(&mut self, reason: &str) {
+        tracing::info!(reason, "the data channel broke");
+        self.socket = None;
+        self.staged = None;
+        self.link.disconnected();
+        self.away_since.get_or_insert_with(Instant::now);
+    }
+
+    async fn dial(&mut self) {
+        if self.dialing.is_none() {
+            let wait = self.backoff.next_wait();
+            let (dialer, path) = (self.dialer.clone(), self.path());
+            self.dialing = Some(Box::pin(async move {
+                tokio::time::sleep(wait).await;
+                dialer.websocket(&path, &[]).await
+            }));
+        }
+        let cut_off = self.cut_off_at();
+        let Some(dialing) = self.dialing.as_mut() else { return };
+        let dialled = tokio::select! {
+            dialled = dialing => dialled,
+            () = until(cut_off) => return,
+        };
+        self.dialing = None;
+        match dialled {
+            Ok(socket) => self.open(socket),
+            Err(error) => {
+                tracing::info!(error = chain(&error), "cannot open the data channel");
+            }
+        }
+    }
+
+    fn path(&self) -> String {
+        format!("/v1/data-channel/{}?role=publish_subscribe", self.options.session_id)
+    }
+
+    fn open(&mut self, mut socket: Socket) {
+        let open = OpenNode {
+            message_schema_version: "1.0".to_owned(),
+            request_id: Uuid::new_v4().to_string(),
+            token: self.options.token.clone(),
+            client_instance_id: self.options.node_id.to_string(),
+            client_id: String::new(),
+            sortie: Some(SortieOpen::announcing(env!("CARGO_PKG_VERSION"))),
+        };
+        let pushed = socket.push_text(open.to_text());
+        self.socket = Some(socket);
+        self.link.connected(self.clock.now());
+        if let Err(reason) = pushed {
+            return self.lost(&reason);
+        }
+        if !self.announced {
+            self.announced = true;
+            self.announce(SESSION_CONNECTED);
+        }
+    }
+
+    fn announce(&mut self, state: &str) {
+        let stamp = Stamp::new(Uuid::new_v4(), self.clock.now().wall);
+        self.outbox.push_back(agent_session_state(stamp, self.options.session_id.as_str(), state));
+    }
+
+    /// Ends the channel: with `terminating` the server is told that all output was sent.
+    pub(crate) async fn close(mut self, terminating: bool) {
+        if terminating {
+            self.announce(SESSION_TERMINATING);
+        }
+        let goodbye = async {
+            let mut socket = self.socket.take()?;
+            let last = self.staged.take().into_iter().chain(self.outbox.drain(..));
+            for frame in last {
+                socket.push_binary(frame).ok()?;
+            }
+            socket.close().await;
+            Some(())
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
