@@ -1,0 +1,320 @@
+//! What waits for one end, and what was written to it and is not acknowledged yet. Pure.
+//!
+//! Both official senders repair loss at ten messages a second, and a frame that was written to a
+//! websocket which then broke is lost. So what is not acknowledged is kept, within a bound, and goes
+//! first on the end's next websocket. What a sender repeats while its first copy still waits here is
+//! dropped.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use sortie_channel::frame::{Frame, PayloadType};
+
+/// What a held message counts on top of its bytes, so that many small ones are bounded too.
+const OVERHEAD: usize = 128;
+/// Bytes written and not acknowledged that are kept. Beyond it the oldest are left to the sender.
+const KEEP: usize = 8 * 1024 * 1024;
+
+#[derive(Debug)]
+struct Item {
+    number: Option<i64>,
+    payload_type: Option<PayloadType>,
+    bytes: Bytes,
+    /// Was on an earlier websocket, and may have arrived there.
+    again: bool,
+    /// Made by the gateway for the websocket that is open now, and of no use on the next.
+    own: bool,
+}
+
+#[derive(Debug)]
+struct Written {
+    item: Item,
+    /// Counts what was written to this end, so that order on the wire is known.
+    turn: u64,
+}
+
+/// What an acknowledgement settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// It was the oldest message kept, and its payload was data: the receiver takes data in order.
+    pub(crate) data_in_order: bool,
+}
+
+/// The queue towards one end.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Item>,
+    queued: usize,
+    numbers: BTreeSet<i64>,
+    written: BTreeMap<i64, Written>,
+    kept: usize,
+    turn: u64,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queued
+    }
+
+    /// Whether anything waits or was written without being acknowledged.
+    pub(crate) fn unfinished(&self) -> bool {
+        !self.queue.is_empty() || !self.written.is_empty()
+    }
+
+    /// Appends a numbered frame, unless a copy of it still waits.
+    pub(crate) fn push_stream(&mut self, frame: Frame) {
+        if self.numbers.insert(frame.sequence_number()) {
+            self.append(Item {
+                number: Some(frame.sequence_number()),
+                payload_type: Some(frame.payload_type()),
+                bytes: frame.into_bytes(),
+                again: false,
+                own: false,
+            });
+        }
+    }
+
+    /// Appends an acknowledgement.
+    pub(crate) fn push(&mut self, bytes: Bytes) {
+        self.append(plain(bytes, false));
+    }
+
+    /// Appends a message of the gateway's own.
+    pub(crate) fn push_own(&mut self, bytes: Bytes) {
+        self.append(plain(bytes, true));
+    }
+
+    /// Puts an acknowledgement before all that waits.
+    pub(crate) fn push_first(&mut self, bytes: Bytes) {
+        self.prepend(plain(bytes, false));
+    }
+
+    /// Puts a message of the gateway's own before all that waits.
+    pub(crate) fn push_own_first(&mut self, bytes: Bytes) {
+        self.prepend(plain(bytes, true));
+    }
+
+    /// Type of the message that is next: the outer `None` when nothing waits.
+    pub(crate) fn next_type(&self) -> Option<Option<PayloadType>> {
+        self.queue.front().map(|item| item.payload_type)
+    }
+
+    /// Takes the next message, to be written.
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        let item = self.queue.pop_front()?;
+        self.queued = self.queued.saturating_sub(item.bytes.len() + OVERHEAD);
+        let bytes = item.bytes.clone();
+        if let Some(number) = item.number {
+            self.numbers.remove(&number);
+            self.keep(number, item);
+        }
+        Some(bytes)
+    }
+
+    /// The end has a new websocket: what was not acknowledged goes again, first and in order. What
+    /// the gateway made for the old websocket is dropped.
+    pub(crate) fn reconnected(&mut self) {
+        self.queue.retain(|item| !item.own);
+        self.queued = self
+            .queue
+            .iter()
+            .map(|item| item.bytes.len() + OVERHEAD)
+            .sum();
+        let written = std::mem::take(&mut self.written);
+        self.kept = 0;
+        for (number, mut written) in written.into_iter().rev() {
+            if self.numbers.insert(number) {
+                written.item.again = true;
+                self.prepend(written.item);
+            }
+        }
+    }
+
+    /// The receiver acknowledged `number`.
+    pub(crate) fn acknowledged(&mut self, number: i64) -> Settled {
+        let oldest = self.written.first_key_value().map(|(oldest, _)| *oldest);
+        let Some(written) = self.forget(number) else {
+            return Settled::default();
+        };
+        let is_data = matches!(
+            written.item.payload_type,
+            Some(PayloadType::OUTPUT | PayloadType::STDERR)
+        );
+        Settled {
+            data_in_order: is_data && oldest == Some(number),
+        }
+    }
+
+    /// The receiver acknowledged everything up to `number`.
+    pub(crate) fn acknowledged_up_to(&mut self, number: i64) {
+        while let Some((&oldest, _)) = self.written.first_key_value() {
+            if oldest > number {
+                break;
+            }
+            self.forget(oldest);
+        }
+    }
+
+    /// Numbers that went again and were written before `number`, which was acknowledged while they
+    /// were not: an official client that has a message already drops its repeat without a word.
+    pub(crate) fn silently_dropped_before(&self, number: i64) -> Vec<i64> {
+        let Some(turn) = self.written.get(&number).map(|written| written.turn) else {
+            return Vec::new();
+        };
+        let before = self.written.range(..number);
+        before
+            .filter(|(_, written)| written.item.again && written.turn < turn)
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    fn append(&mut self, item: Item) {
+        self.queued += item.bytes.len() + OVERHEAD;
+        self.queue.push_back(item);
+    }
+
+    fn prepend(&mut self, item: Item) {
+        self.queued += item.bytes.len() + OVERHEAD;
+        self.queue.push_front(item);
+    }
+
+    fn keep(&mut self, number: i64, item: Item) {
+        self.turn += 1;
+        self.kept += item.bytes.len() + OVERHEAD;
+        let written = Written {
+            item,
+            turn: self.turn,
+        };
+        if let Some(earlier) = self.written.insert(number, written) {
+            self.kept = self
+                .kept
+                .saturating_sub(earlier.item.bytes.len() + OVERHEAD);
+        }
+        while self.kept > KEEP {
+            let Some((&oldest, _)) = self.written.first_key_value() else {
+                break;
+            };
+            self.forget(oldest);
+        }
+    }
+
+    fn forget(&mut self, number: i64) -> Option<Written> {
+        let written = self.written.remove(&number)?;
+        self.kept = self
+            .kept
+            .saturating_sub(written.item.bytes.len() + OVERHEAD);
+        Some(written)
+    }
+}
+
+fn plain(bytes: Bytes, own: bool) -> Item {
+    Item {
+        number: None,
+        payload_type: None,
+        bytes,
+        again: false,
+        own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sortie_channel::frame::MessageType;
+
+    use super::*;
+    use crate::pairing::testing::frame;
+
+    fn output(number: i64) -> Frame {
+        frame(
+            MessageType::OutputStreamData,
+            number,
+            PayloadType::OUTPUT,
+            &number.to_be_bytes(),
+        )
+    }
+
+    fn numbers(outbox: &mut Outbox) -> Vec<i64> {
+        let pop = || {
+            outbox
+                .pop()
+                .map(|bytes| Frame::parse(bytes).unwrap().sequence_number())
+        };
+        std::iter::from_fn(pop).collect()
+    }
+
+    fn filled(up_to: i64) -> Outbox {
+        let mut outbox = Outbox::default();
+        (0..up_to).for_each(|number| outbox.push_stream(output(number)));
+        outbox
+    }
+
+    #[test]
+    fn repeats_of_what_still_waits_are_dropped_and_later_ones_pass() {
+        let mut outbox = filled(3);
+        outbox.push_stream(output(0));
+        assert_eq!(numbers(&mut outbox), [0, 1, 2]);
+        outbox.push_stream(output(0));
+        assert_eq!(
+            numbers(&mut outbox),
+            [0],
+            "the receiver may have refused the first copy"
+        );
+        assert_eq!(outbox.waiting(), 0);
+    }
+
+    #[test]
+    fn a_new_websocket_gets_what_was_not_acknowledged_first_and_in_order() {
+        let mut outbox = filled(4);
+        numbers(&mut outbox);
+        outbox.push_stream(output(4));
+        outbox.acknowledged(1);
+        outbox.push_own(service_message());
+        outbox.reconnected();
+        assert_eq!(numbers(&mut outbox), [0, 2, 3, 4]);
+        assert_eq!(outbox.waiting(), 0);
+        outbox.acknowledged_up_to(4);
+        assert!(!outbox.unfinished());
+        assert_eq!(outbox.kept, 0);
+    }
+
+    fn service_message() -> Bytes {
+        frame(MessageType::StartPublication, 99, PayloadType::NONE, b"").into_bytes()
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut outbox = Outbox::default();
+        let payload = vec![0; 1024 * 1024];
+        for number in 0..20 {
+            let frame = frame(
+                MessageType::OutputStreamData,
+                number,
+                PayloadType::OUTPUT,
+                &payload,
+            );
+            outbox.push_stream(frame);
+            assert!(outbox.pop().is_some());
+        }
+        assert!(outbox.kept <= KEEP);
+        assert!(outbox.written.contains_key(&19) && !outbox.written.contains_key(&0));
+    }
+
+    #[test]
+    fn silence_about_a_repeat_is_told_by_a_later_acknowledgement() {
+        let mut outbox = filled(2);
+        numbers(&mut outbox);
+        outbox.reconnected();
+        outbox.push_stream(output(2));
+        numbers(&mut outbox);
+        assert_eq!(outbox.silently_dropped_before(2), [0, 1]);
+        assert_eq!(outbox.silently_dropped_before(7), [0; 0]);
+        let mut fresh = filled(3);
+        numbers(&mut fresh);
+        assert_eq!(
+            fresh.silently_dropped_before(2),
+            [0; 0],
+            "these were never repeated"
+        );
+    }
+}

@@ -1,0 +1,817 @@
+//! The two ends of one session and everything that passes between them. Pure: frames, times and
+//! stamps go in, frames come out.
+//!
+//! Ends come and go in any order and any number of times. What passes is the sender's bytes, in the
+//! sender's order. What the gateway adds are the cures that two official peers need: repeats of what
+//! the client has acknowledged are answered here, an agent whose client is away or slow is paused, and
+//! a multiplexing client is left alone for a moment after its handshake.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use sortie_channel::{
+    body::{Acknowledge, AgentSessionState, Body, SESSION_TERMINATING},
+    features,
+    frame::{Frame, PayloadType},
+    service::{self, Stamp},
+};
+use sortie_control::Side;
+
+use crate::{
+    check::{Verdict, judge},
+    hold::MuxHold,
+    kind::SessionKind,
+    numbers::Numbers,
+    outbox::Outbox,
+    publication::{Order, Pressure, Publication},
+};
+
+/// Acknowledgements that are given to a node again on its next websocket, since those that were on
+/// the old one when it broke may be lost, and an official agent recovers only five a second.
+const RECENT_ACKS: usize = 64;
+
+/// Bytes that may wait, and how patient the gateway is with an absent client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) pause_delay: Duration,
+    pub(crate) pause_above: usize,
+    pub(crate) resume_below: usize,
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+}
+
+/// What a frame meant to the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// It shows that the session is in use.
+    pub(crate) activity: bool,
+    /// The process on the node has ended and all its output was sent.
+    pub(crate) terminating: bool,
+}
+
+/// Makes the stamp of a message of the gateway's own.
+pub(crate) type Stamps<'a> = &'a mut dyn FnMut() -> Stamp;
+
+/// One end.
+#[derive(Debug, Default)]
+struct End {
+    attached: bool,
+    away_since: Option<Duration>,
+    /// Known since the end first came: the features it announced, or `None` for an official one.
+    announced: Option<Option<Vec<String>>>,
+    /// The common features that it was told on its present websocket.
+    told: Option<Vec<String>>,
+    outbox: Outbox,
+    newest: Option<i64>,
+    dropped: u64,
+}
+
+impl End {
+    fn is_official(&self) -> bool {
+        matches!(self.announced, Some(None))
+    }
+}
+
+/// Both ends of a session.
+#[derive(Debug)]
+pub(crate) struct Pairing {
+    kind: SessionKind,
+    limits: Limits,
+    client: End,
+    node: End,
+    /// Output numbers that the client has acknowledged.
+    acknowledged: Numbers,
+    recent_acks: VecDeque<Bytes>,
+    /// The client has taken data in order, so its session plugin is ready and stays so.
+    client_ready: bool,
+    encrypted: bool,
+    hold: MuxHold,
+    publication: Publication,
+}
+
+impl Pairing {
+    pub(crate) fn new(kind: SessionKind, limits: Limits, now: Duration) -> Self {
+        let away = || End {
+            away_since: Some(now),
+            ..End::default()
+        };
+        Self {
+            kind,
+            limits,
+            client: away(),
+            node: away(),
+            acknowledged: Numbers::default(),
+            recent_acks: VecDeque::new(),
+            client_ready: false,
+            encrypted: false,
+            hold: MuxHold::default(),
+            publication: Publication::new(
+                limits.pause_delay,
+                limits.pause_above,
+                limits.resume_below,
+            ),
+        }
+    }
+
+    fn end(&self, side: Side) -> &End {
+        match side {
+            Side::Client => &self.client,
+            Side::Node => &self.node,
+        }
+    }
+
+    fn end_mut(&mut self, side: Side) -> &mut End {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Node => &mut self.node,
+        }
+    }
+
+    /// An end has a (new) websocket. `announced`: its features when it is one of ours.
+    pub(crate) fn attach(&mut self, side: Side, announced: Option<Vec<String>>) {
+        let end = self.end_mut(side);
+        end.attached = true;
+        end.away_since = None;
+        end.announced = Some(announced);
+        end.told = None;
+        end.outbox.reconnected();
+        if side == Side::Node {
+            self.publication.reconnected();
+            for ack in &self.recent_acks {
+                self.node.outbox.push(ack.clone());
+            }
+        }
+    }
+
+    /// An end's websocket is gone.
+    pub(crate) fn detach(&mut self, side: Side, now: Duration) {
+        let end = self.end_mut(side);
+        end.attached = false;
+        end.away_since = Some(now);
+    }
+
+    /// Whether the end is one of ours; `None` while it has not come.
+    pub(crate) fn is_ours(&self, side: Side) -> Option<bool> {
+        self.end(side).announced.as_ref().map(Option::is_some)
+    }
+
+    /// The features that the end announced, none for an official one.
+    pub(crate) fn announced(&self, side: Side) -> &[String] {
+        self.end(side)
+            .announced
+            .iter()
+            .flatten()
+            .next()
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// The common features that an announcing end is to be told now, or again.
+    pub(crate) fn features_due(&self, side: Side) -> Option<Vec<String>> {
+        let (this, other) = match side {
+            Side::Client => (&self.client, &self.node),
+            Side::Node => (&self.node, &self.client),
+        };
+        let mine = this
+            .announced
+            .as_ref()?
+            .as_ref()
+            .filter(|_| this.attached)?;
+        let common = match other.announced.as_ref()? {
+            Some(theirs) => features::common(mine, theirs),
+            None => Vec::new(),
+        };
+        (this.told.as_ref() != Some(&common)).then_some(common)
+    }
+
+    /// The message that tells an end the common features; it goes before everything that waits.
+    pub(crate) fn tell_features(&mut self, side: Side, common: Vec<String>, message: Bytes) {
+        let end = self.end_mut(side);
+        end.told = Some(common);
+        end.outbox.push_own_first(message);
+    }
+
+    /// Queues a message of the gateway's own behind everything that waits.
+    pub(crate) fn tell(&mut self, side: Side, message: Bytes) {
+        self.end_mut(side).outbox.push_own(message);
+    }
+
+    /// Takes in a frame. What it leads to is queued.
+    pub(crate) fn receive(&mut self, from: Side, frame: Frame, stamps: Stamps<'_>) -> Heard {
+        match judge(from, &frame, self.encrypted) {
+            Verdict::Stream => self.stream(from, frame, stamps),
+            Verdict::Acknowledge => self.acknowledge(from, frame),
+            Verdict::SessionState => session_state(&frame),
+            Verdict::Drop => {
+                self.dropped(from);
+                Heard::default()
+            }
+        }
+    }
+
+    /// Counts a message that was not passed on. The number of messages dropped so far.
+    pub(crate) fn dropped(&mut self, from: Side) -> u64 {
+        let end = self.end_mut(from);
+        end.dropped += 1;
+        end.dropped
+    }
+
+    /// How many messages of an end were not passed on.
+    pub(crate) fn dropped_so_far(&self, from: Side) -> u64 {
+        self.end(from).dropped
+    }
+
+    fn stream(&mut self, from: Side, frame: Frame, stamps: Stamps<'_>) -> Heard {
+        let number = frame.sequence_number();
+        let end = self.end_mut(from);
+        let is_new = end.newest.is_none_or(|newest| number > newest);
+        if is_new {
+            end.newest = Some(number);
+        }
+        let activity = is_new && self.kind.is_activity(from, &frame);
+        match from {
+            Side::Client => {
+                self.hold.input(&frame);
+                self.node.outbox.push_stream(frame);
+                self.publication.traffic();
+            }
+            Side::Node if self.acknowledged.contains(number) => {
+                let answer = service::acknowledge_of(stamps(), &frame);
+                self.node.outbox.push(answer);
+                self.publication.traffic();
+            }
+            Side::Node => {
+                self.encrypted |= frame.payload_type() == PayloadType::ENC_CHALLENGE_REQUEST;
+                self.client.outbox.push_stream(frame);
+            }
+        }
+        Heard {
+            activity,
+            ..Heard::default()
+        }
+    }
+
+    fn acknowledge(&mut self, from: Side, frame: Frame) -> Heard {
+        let Ok(body) = Acknowledge::parse(&frame.payload()) else {
+            self.dropped(from);
+            return Heard::default();
+        };
+        let (number, cumulative) = (body.sequence_number, body.cumulative == Some(true));
+        match from {
+            Side::Client => {
+                self.output_acknowledged(number, cumulative);
+                let bytes = frame.into_bytes();
+                if self.recent_acks.len() == RECENT_ACKS {
+                    self.recent_acks.pop_front();
+                }
+                self.recent_acks.push_back(bytes.clone());
+                self.node.outbox.push(bytes);
+                self.publication.traffic();
+            }
+            Side::Node => {
+                if cumulative {
+                    self.node.outbox.acknowledged_up_to(number);
+                } else {
+                    self.node.outbox.acknowledged(number);
+                }
+                if self.hold_applies() && self.hold.acknowledged(number) {
+                    self.client.outbox.push_first(frame.into_bytes());
+                } else {
+                    self.client.outbox.push(frame.into_bytes());
+                }
+            }
+        }
+        Heard::default()
+    }
+
+    fn output_acknowledged(&mut self, number: i64, cumulative: bool) {
+        if cumulative {
+            self.acknowledged.insert_up_to(number);
+            self.client.outbox.acknowledged_up_to(number);
+            return;
+        }
+        // Only an official client drops repeats in silence, and only when its plugin is ready may
+        // silence be taken for that.
+        if self.client_ready && self.client.is_official() {
+            for silent in self.client.outbox.silently_dropped_before(number) {
+                self.acknowledged.insert(silent);
+                self.client.outbox.acknowledged(silent);
+            }
+        }
+        self.acknowledged.insert(number);
+        self.client_ready |= self.client.outbox.acknowledged(number).data_in_order;
+    }
+
+    fn hold_applies(&self) -> bool {
+        self.kind.mux && self.client.is_official()
+    }
+
+    /// The next message for an end's websocket.
+    pub(crate) fn pop(&mut self, to: Side, now: Duration) -> Option<Bytes> {
+        if !self.end(to).attached {
+            return None;
+        }
+        if to == Side::Client && self.hold_applies() {
+            self.hold.admit(self.client.outbox.next_type()?, now).ok()?;
+        }
+        self.end_mut(to).outbox.pop()
+    }
+
+    /// Tells an official node to pause or to go on, when it is time.
+    pub(crate) fn settle(&mut self, now: Duration, stamps: Stamps<'_>) {
+        match self.publication.decide(self.pressure(), now) {
+            Some(Order::Pause) => {
+                self.node
+                    .outbox
+                    .push_own(service::pause_publication(stamps()));
+            }
+            Some(Order::Start) => {
+                self.node
+                    .outbox
+                    .push_own(service::start_publication(stamps()));
+            }
+            None => {}
+        }
+    }
+
+    fn pressure(&self) -> Pressure {
+        Pressure {
+            possible: self.kind.pausable && self.node.attached && self.node.is_official(),
+            client_away_since: self.client.away_since,
+            undelivered: self.client.outbox.waiting(),
+        }
+    }
+
+    /// Whether more may be read from an end. A node is always read, since an official agent that
+    /// cannot write loses what it has.
+    pub(crate) fn may_read(&self, from: Side) -> bool {
+        from == Side::Node || self.node.outbox.waiting() < self.limits.input
+    }
+
+    /// Whether more output waits than is held for a client.
+    pub(crate) fn overflows(&self) -> bool {
+        self.client.outbox.waiting() > self.limits.output
+    }
+
+    /// Bytes that wait for an end.
+    pub(crate) fn waiting(&self, to: Side) -> usize {
+        self.end(to).outbox.waiting()
+    }
+
+    /// Whether an end has not taken everything.
+    pub(crate) fn unfinished(&self, to: Side) -> bool {
+        self.end(to).outbox.unfinished()
+    }
+
+    /// When something is due by the mere passing of time.
+    pub(crate) fn deadline(&self, now: Duration) -> Option<Duration> {
+        let held = if self.client.attached && self.hold_applies() {
+            let next = self.client.outbox.next_type();
+            next.and_then(|next| self.hold.admit_at(next, now))
+        } else {
+            None
+        };
+        earliest([held, self.publication.deadline(self.pressure())])
+    }
+}
+
+/// The earliest of some deadlines.
+pub(crate) fn earliest(deadlines: impl IntoIterator<Item = Option<Duration>>) -> Option<Duration> {
+    deadlines.into_iter().flatten().min()
+}
+
+fn session_state(frame: &Frame) -> Heard {
+    let state = AgentSessionState::parse(&frame.payload());
+    let terminating = state.is_ok_and(|state| state.session_state == SESSION_TERMINATING);
+    Heard {
+        terminating,
+        ..Heard::default()
+    }
+}
+
+/// Frames and rows for the tests of this crate.
+#[cfg(test)]
+pub(crate) mod testing {
+    use serde_json::Value;
+    use sortie_channel::frame::{MessageType, NewFrame};
+    use sortie_ports::{Session, SessionState};
+    use sortie_types::{Arn, Timestamp, UniqueId, UniqueIdKind};
+    use uuid::Uuid;
+
+    use super::*;
+
+    pub(crate) fn frame(
+        message_type: MessageType,
+        sequence_number: i64,
+        payload_type: PayloadType,
+        payload: &[u8],
+    ) -> Frame {
+        let new = NewFrame {
+            message_type,
+            sequence_number,
+            flags: 0,
+            message_id: Uuid::new_v4(),
+            payload_type,
+            payload,
+            created: Timestamp::from_millis(1_777_881_600_000),
+            digest: true,
+        };
+        Frame::parse(new.encode().unwrap()).unwrap()
+    }
+
+    pub(crate) fn stamp() -> Stamp {
+        Stamp::new(Uuid::new_v4(), Timestamp::from_millis(1_777_881_600_000))
+    }
+
+    pub(crate) fn session(document: Value) -> Session {
+        Session {
+            id: "alice-0123456789abcdef0".parse().unwrap(),
+            target: "mi-0123456789abcdef0".parse().unwrap(),
+            owner: Arn::new("iam", "", "111122223333", "user/alice"),
+            owner_unique_id: UniqueId::from_random(UniqueIdKind::User, [1; 17]),
+            document_name: "SSM-SessionManagerRunShell".into(),
+            document_content: document,
+            parameters: serde_json::json!({}),
+            reason: None,
+            state: SessionState::Connecting,
+            end_reason: None,
+            started: Timestamp::from_millis(0),
+            ended: None,
+            idle_timeout_seconds: 1200,
+            max_duration_seconds: None,
+            client_epoch: 0,
+            node_epoch: 0,
+            last_activity: Timestamp::from_millis(0),
+            request_context: serde_json::json!({}),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use sortie_channel::frame::MessageType;
+
+    use super::{
+        testing::{frame, stamp},
+        *,
+    };
+
+    const LIMITS: Limits = Limits {
+        pause_delay: Duration::from_millis(250),
+        pause_above: 4000,
+        resume_below: 1000,
+        input: 16_000,
+        output: 64_000,
+    };
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn official(document: serde_json::Value) -> Pairing {
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, Duration::ZERO);
+        pairing.attach(Side::Client, None);
+        pairing.attach(Side::Node, None);
+        pairing
+    }
+
+    fn shell() -> Pairing {
+        official(json!({"sessionType": "Standard_Stream"}))
+    }
+
+    fn output(number: i64) -> Frame {
+        frame(
+            MessageType::OutputStreamData,
+            number,
+            PayloadType::OUTPUT,
+            b"out",
+        )
+    }
+
+    fn input(number: i64) -> Frame {
+        frame(
+            MessageType::InputStreamData,
+            number,
+            PayloadType::OUTPUT,
+            b"in",
+        )
+    }
+
+    fn ack(of: &Frame) -> Frame {
+        Frame::parse(service::acknowledge_of(stamp(), of)).unwrap()
+    }
+
+    fn give(pairing: &mut Pairing, from: Side, frame: &Frame) -> Heard {
+        pairing.receive(from, frame.clone(), &mut stamp)
+    }
+
+    fn taken(pairing: &mut Pairing, to: Side, now: Duration) -> Vec<Frame> {
+        std::iter::from_fn(|| pairing.pop(to, now))
+            .map(|bytes| Frame::parse(bytes).unwrap())
+            .collect()
+    }
+
+    fn types(frames: &[Frame]) -> Vec<&str> {
+        frames
+            .iter()
+            .map(|frame| frame.message_type().as_str())
+            .collect()
+    }
+
+    #[test]
+    fn frames_pass_unchanged_and_in_order_both_ways() {
+        let mut pairing = shell();
+        let sent = [output(0), output(1), output(2)];
+        sent.iter()
+            .for_each(|frame| drop(give(&mut pairing, Side::Node, frame)));
+        assert_eq!(taken(&mut pairing, Side::Client, ms(0)), sent);
+        let typed = [input(0), ack(&sent[0]), input(1)];
+        typed
+            .iter()
+            .for_each(|frame| drop(give(&mut pairing, Side::Client, frame)));
+        assert_eq!(taken(&mut pairing, Side::Node, ms(0)), typed);
+    }
+
+    #[test]
+    fn a_repeat_of_what_the_client_acknowledged_is_answered_and_not_forwarded() {
+        let mut pairing = shell();
+        let first = output(0);
+        give(&mut pairing, Side::Node, &first);
+        taken(&mut pairing, Side::Client, ms(0));
+        give(&mut pairing, Side::Client, &ack(&first));
+        assert_eq!(taken(&mut pairing, Side::Node, ms(0)).len(), 1);
+
+        give(&mut pairing, Side::Node, &first);
+        assert!(taken(&mut pairing, Side::Client, ms(0)).is_empty());
+        let answers = taken(&mut pairing, Side::Node, ms(0));
+        assert_eq!(types(&answers), ["acknowledge"]);
+        let body = Acknowledge::parse(&answers[0].payload()).unwrap();
+        assert_eq!(body.sequence_number, 0);
+        assert_eq!(body.message_id, first.message_id().to_string());
+        assert_eq!(body.message_type, MessageType::OutputStreamData);
+    }
+
+    #[test]
+    fn output_before_the_client_comes_is_queued_once_and_the_agent_paused() {
+        let document = json!({"sessionType": "Standard_Stream"});
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, Duration::ZERO);
+        pairing.attach(Side::Node, None);
+        for number in [0, 0, 1, 0, 2] {
+            give(&mut pairing, Side::Node, &output(number));
+        }
+        pairing.settle(ms(249), &mut stamp);
+        assert!(taken(&mut pairing, Side::Node, ms(249)).is_empty());
+        assert_eq!(pairing.deadline(ms(249)), Some(ms(250)));
+        pairing.settle(ms(250), &mut stamp);
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Node, ms(250))),
+            ["pause_publication"]
+        );
+
+        pairing.attach(Side::Client, None);
+        pairing.settle(ms(400), &mut stamp);
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Node, ms(400))),
+            ["start_publication"]
+        );
+        let frames = taken(&mut pairing, Side::Client, ms(400));
+        assert_eq!(
+            frames
+                .iter()
+                .map(Frame::sequence_number)
+                .collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
+    }
+
+    #[test]
+    fn a_slow_client_pauses_an_official_agent_but_never_separated_output_or_our_own() {
+        let separated = json!({"sessionType": "NonInteractiveCommands",
+            "properties": {"linux": {"separateOutputStream": true}}});
+        let shell_document = json!({"sessionType": "Standard_Stream"});
+        let table = [
+            (&shell_document, None, 1),
+            (&separated, None, 0),
+            (&shell_document, Some(vec![]), 0),
+        ];
+        for (document, announced, pauses) in table {
+            let mut pairing = official(document.clone());
+            pairing.attach(Side::Node, announced);
+            (0..30).for_each(|number| drop(give(&mut pairing, Side::Node, &output(number))));
+            pairing.settle(ms(0), &mut stamp);
+            let told = taken(&mut pairing, Side::Node, ms(0));
+            assert_eq!(told.len(), pauses, "{document}");
+        }
+    }
+
+    #[test]
+    fn input_while_paused_is_followed_by_another_pause() {
+        let mut pairing = shell();
+        (0..30).for_each(|number| drop(give(&mut pairing, Side::Node, &output(number))));
+        pairing.settle(ms(0), &mut stamp);
+        taken(&mut pairing, Side::Node, ms(0));
+        give(&mut pairing, Side::Client, &input(0));
+        pairing.settle(ms(1), &mut stamp);
+        let told = taken(&mut pairing, Side::Node, ms(1));
+        assert_eq!(types(&told), ["input_stream_data", "pause_publication"]);
+        taken(&mut pairing, Side::Client, ms(1));
+        pairing.settle(ms(2), &mut stamp);
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Node, ms(2))),
+            ["start_publication"]
+        );
+    }
+
+    #[test]
+    fn unacknowledged_frames_go_again_when_an_end_comes_back() {
+        let mut pairing = shell();
+        let sent = [output(0), output(1)];
+        sent.iter()
+            .for_each(|frame| drop(give(&mut pairing, Side::Node, frame)));
+        taken(&mut pairing, Side::Client, ms(0));
+        give(&mut pairing, Side::Client, &ack(&sent[0]));
+        pairing.detach(Side::Client, ms(1));
+        give(&mut pairing, Side::Node, &output(2));
+        assert!(taken(&mut pairing, Side::Client, ms(1)).is_empty());
+        pairing.attach(Side::Client, None);
+        let again = taken(&mut pairing, Side::Client, ms(2));
+        assert_eq!(
+            again.iter().map(Frame::sequence_number).collect::<Vec<_>>(),
+            [1, 2]
+        );
+    }
+
+    #[test]
+    fn an_ack_that_was_lost_with_the_clients_websocket_is_found_out() {
+        let mut pairing = shell();
+        let sent = [output(0), output(1), output(2)];
+        give(&mut pairing, Side::Node, &sent[0]);
+        give(&mut pairing, Side::Node, &sent[1]);
+        taken(&mut pairing, Side::Client, ms(0));
+        give(&mut pairing, Side::Client, &ack(&sent[0]));
+        // The client has taken 1, but its acknowledgement went down with the websocket.
+        pairing.detach(Side::Client, ms(1));
+        pairing.attach(Side::Client, None);
+        give(&mut pairing, Side::Node, &sent[2]);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(2)).len(), 2);
+        give(&mut pairing, Side::Client, &ack(&sent[2]));
+        taken(&mut pairing, Side::Node, ms(2));
+
+        give(&mut pairing, Side::Node, &sent[1]);
+        assert!(taken(&mut pairing, Side::Client, ms(3)).is_empty());
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Node, ms(3))),
+            ["acknowledge"]
+        );
+    }
+
+    #[test]
+    fn acks_that_were_lost_with_the_nodes_websocket_are_given_again() {
+        let mut pairing = shell();
+        let first = output(0);
+        give(&mut pairing, Side::Node, &first);
+        give(&mut pairing, Side::Client, &ack(&first));
+        taken(&mut pairing, Side::Node, ms(0));
+        pairing.detach(Side::Node, ms(1));
+        pairing.attach(Side::Node, None);
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Node, ms(2))),
+            ["acknowledge"]
+        );
+    }
+
+    #[test]
+    fn a_multiplexing_official_client_is_left_alone_after_the_handshake() {
+        let port = json!({"sessionType": "Port", "properties": {"type": "LocalPortForwarding"}});
+        let mut pairing = official(port.clone());
+        let response = frame(
+            MessageType::InputStreamData,
+            0,
+            PayloadType::HANDSHAKE_RESPONSE,
+            b"{}",
+        );
+        let complete = frame(
+            MessageType::OutputStreamData,
+            1,
+            PayloadType::HANDSHAKE_COMPLETE,
+            b"{}",
+        );
+        give(&mut pairing, Side::Client, &response);
+        give(&mut pairing, Side::Node, &complete);
+        assert!(taken(&mut pairing, Side::Client, ms(0)).is_empty());
+        assert_eq!(pairing.deadline(ms(0)), Some(ms(20)));
+        give(&mut pairing, Side::Node, &ack(&response));
+        give(&mut pairing, Side::Node, &output(2));
+        let first = taken(&mut pairing, Side::Client, ms(3));
+        assert_eq!(types(&first), ["acknowledge", "output_stream_data"]);
+        assert_eq!(first[1], complete);
+        assert_eq!(pairing.deadline(ms(3)), Some(ms(103)));
+        assert!(taken(&mut pairing, Side::Client, ms(102)).is_empty());
+        assert_eq!(taken(&mut pairing, Side::Client, ms(103)).len(), 1);
+
+        let mut ours = official(port);
+        ours.attach(Side::Client, Some(vec![]));
+        give(&mut ours, Side::Node, &complete);
+        give(&mut ours, Side::Node, &output(2));
+        assert_eq!(
+            taken(&mut ours, Side::Client, ms(0)).len(),
+            2,
+            "ours needs no hold"
+        );
+    }
+
+    #[test]
+    fn announcing_ends_are_told_the_common_features_once_the_other_is_known() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mut pairing = Pairing::new(SessionKind::of(&json!({})), LIMITS, Duration::ZERO);
+        pairing.attach(Side::Client, Some(names(&["a", "b"])));
+        assert_eq!(
+            pairing.features_due(Side::Client),
+            None,
+            "the node is not known"
+        );
+        pairing.attach(Side::Node, Some(names(&["b", "c"])));
+        assert_eq!(pairing.features_due(Side::Client), Some(names(&["b"])));
+        let message = service::start_publication(stamp());
+        pairing.tell_features(Side::Client, names(&["b"]), message);
+        assert_eq!(pairing.features_due(Side::Client), None);
+        assert_eq!(pairing.features_due(Side::Node), Some(names(&["b"])));
+        pairing.detach(Side::Client, ms(1));
+        pairing.attach(Side::Client, Some(names(&["a", "b"])));
+        assert_eq!(
+            pairing.features_due(Side::Client),
+            Some(names(&["b"])),
+            "with a new ticket"
+        );
+        pairing.attach(Side::Node, None);
+        assert_eq!(
+            pairing.features_due(Side::Client),
+            Some(vec![]),
+            "the other is official"
+        );
+        assert_eq!(pairing.features_due(Side::Node), None);
+    }
+
+    #[test]
+    fn repeats_and_acknowledgements_are_no_activity() {
+        let mut pairing = official(json!({"sessionType": "Port"}));
+        let first = output(0);
+        assert!(give(&mut pairing, Side::Node, &first).activity);
+        assert!(!give(&mut pairing, Side::Node, &first).activity);
+        assert!(!give(&mut pairing, Side::Client, &ack(&first)).activity);
+        let mut pairing = shell();
+        assert!(give(&mut pairing, Side::Client, &input(0)).activity);
+        assert!(!give(&mut pairing, Side::Client, &input(0)).activity);
+        assert!(!give(&mut pairing, Side::Node, &first).activity);
+    }
+
+    #[test]
+    fn the_nodes_state_is_consumed() {
+        let mut pairing = shell();
+        let state =
+            |state| Frame::parse(service::agent_session_state(stamp(), "s", state)).unwrap();
+        assert!(!give(&mut pairing, Side::Node, &state("Connected")).terminating);
+        assert!(give(&mut pairing, Side::Node, &state("Terminating")).terminating);
+        assert!(taken(&mut pairing, Side::Client, ms(0)).is_empty());
+        assert!(!give(&mut pairing, Side::Client, &state("Terminating")).terminating);
+        assert_eq!(pairing.dropped_so_far(Side::Client), 1);
+    }
+
+    #[test]
+    fn a_client_is_not_read_while_its_input_waits_and_too_much_output_is_noticed() {
+        let mut pairing = shell();
+        let big =
+            |message_type, number| frame(message_type, number, PayloadType::OUTPUT, &[7; 8000]);
+        assert!(pairing.may_read(Side::Client));
+        give(
+            &mut pairing,
+            Side::Client,
+            &big(MessageType::InputStreamData, 0),
+        );
+        give(
+            &mut pairing,
+            Side::Client,
+            &big(MessageType::InputStreamData, 1),
+        );
+        assert!(!pairing.may_read(Side::Client));
+        assert!(pairing.may_read(Side::Node));
+        for number in 0..8 {
+            assert!(!pairing.overflows());
+            give(
+                &mut pairing,
+                Side::Node,
+                &big(MessageType::OutputStreamData, number),
+            );
+        }
+        assert!(pairing.overflows());
+    }
+
+    #[test]
+    fn an_acknowledgement_that_cannot_be_read_is_dropped() {
+        let mut pairing = shell();
+        let broken = frame(MessageType::Acknowledge, 0, PayloadType::NONE, b"not json");
+        give(&mut pairing, Side::Client, &broken);
+        assert!(taken(&mut pairing, Side::Node, ms(0)).is_empty());
+        assert_eq!(pairing.dropped_so_far(Side::Client), 1);
+    }
+}
