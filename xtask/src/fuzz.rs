@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: builds the fuzz targets with coverage feedback on the stable compiler and
 //! runs each for a few seconds from its committed corpus.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -22,37 +22,64 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
     let fuzz = workspace::root().join("fuzz");
     let out = workspace::target_dir()?.join("fuzz");
     let mut build = workspace::cargo();
-    build.args(["build", "--release", "--quiet", "--locked", "--target", &host()?]);
-    build.arg("--target-dir").arg(&out).env("RUSTFLAGS", FLAGS).current_dir(&fuzz);
+    build.args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "--target",
+        &host()?,
+    ]);
+    build
+        .arg("--target-dir")
+        .arg(&out)
+        .env("RUSTFLAGS", FLAGS)
+        .current_dir(&fuzz);
     workspace::run("fuzz targets", &mut build)?;
     for name in targets(&fuzz)? {
         if target.is_none_or(|wanted| wanted == name) {
-            run_one(&out.join(host()?).join("release").join(&name), &fuzz, &name, seconds)?;
+            run_one(
+                &out.join(host()?).join("release").join(&name),
+                &fuzz,
+                &name,
+                seconds,
+            )?;
         }
     }
     Ok(())
 }
 
-fn run_one(program: &PathBuf, fuzz: &PathBuf, name: &str, seconds: u32) -> Result<()> {
+fn run_one(program: &Path, fuzz: &Path, name: &str, seconds: u32) -> Result<()> {
     let found = workspace::target_dir()?.join("fuzz-found").join(name);
     fs::create_dir_all(&found)?;
     let corpus = fuzz.join("corpus").join(name);
     fs::create_dir_all(&corpus)?;
     let mut command = Command::new(program);
     // The first folder takes new inputs, so the committed one stays as it is.
-    command.arg(&found).arg(&corpus).arg(format!("-max_total_time={seconds}"));
-    command.args(["-verbosity=0", "-print_final_stats=0", "-max_len=65536", "-timeout=5"]);
+    command
+        .arg(&found)
+        .arg(&corpus)
+        .arg(format!("-max_total_time={seconds}"));
+    command.args([
+        "-verbosity=0",
+        "-print_final_stats=0",
+        "-max_len=65536",
+        "-timeout=5",
+    ]);
     command.arg(format!("-artifact_prefix={}/", found.display()));
     workspace::run(&format!("fuzz {name}"), &mut command)
 }
 
 /// The targets, by their files.
-fn targets(fuzz: &PathBuf) -> Result<Vec<String>> {
+fn targets(fuzz: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(fuzz.join("fuzz_targets"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.file_stem().and_then(|stem| stem.to_str()).context("odd file name")?;
+            let name = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .context("odd file name")?;
             names.push(name.to_owned());
         }
     }

@@ -14,7 +14,7 @@ use crate::{codegen, fuzz, workspace};
 /// What other people's programs come from the Python registry, and in which versions.
 const PYTHON_PEERS: &[&str] = &["awscli==1.45.11", "boto3==1.43.11", "botocore==1.43.11"];
 /// And those from the npm registry.
-const NODE_PEERS: &[&str] = &["ssm-session@1.0.6", "ws@8.21.0"];
+const NODE_PEERS: &[&str] = &["ssm-session@1.0.6", "ws@8.23.0"];
 /// Needs Python 3.12 and is left out where there is none.
 const PYSSM_CLIENT: &str = "pyssm-client==0.2.0";
 
@@ -23,20 +23,42 @@ const PYSSM_CLIENT: &str = "pyssm-client==0.2.0";
 /// # Errors
 /// At the first step that fails, by its name.
 pub(crate) fn run(quick: bool) -> Result<()> {
-    workspace::run("format", workspace::cargo().args(["fmt", "--all", "--check"]))?;
+    workspace::run(
+        "format",
+        workspace::cargo().args(["fmt", "--all", "--check"]),
+    )?;
     workspace::run(
         "clippy",
         workspace::cargo()
-            .args(["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--"])
+            .args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--quiet",
+                "--",
+            ])
             .args(["--deny", "warnings"]),
     )?;
     // The programs first: tests run them as a person would.
     workspace::run(
         "build",
-        workspace::cargo().args(["build", "--workspace", "--all-targets", "--locked", "--quiet"]),
+        workspace::cargo().args([
+            "build",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+        ]),
     )?;
     let mut tests = workspace::cargo();
-    tests.args(["test", "--workspace", "--locked", "--quiet", "--no-fail-fast"]);
+    tests.args([
+        "test",
+        "--workspace",
+        "--locked",
+        "--quiet",
+        "--no-fail-fast",
+    ]);
     if quick {
         workspace::run("tests", &mut tests)?;
         workspace::note("quick run: other people's clients, generated code and fuzzing left out");
@@ -46,7 +68,10 @@ pub(crate) fn run(quick: bool) -> Result<()> {
     tests.envs(peers.variables());
     workspace::run("tests", &mut tests)?;
     let models = peers.python_packages()?.join("botocore/data");
-    codegen::check(&models)?;
+    codegen::run(&codegen::Options {
+        check: true,
+        models: Some(models),
+    })?;
     let mut docs = workspace::cargo();
     docs.args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);
     docs.env("RUSTDOCFLAGS", "--deny warnings");
@@ -80,7 +105,10 @@ impl Peers {
 
     fn python_packages(&self) -> Result<PathBuf> {
         let lib = fs::read_dir(self.python.join("lib"))?;
-        let version = lib.filter_map(Result::ok).next().context("the Python environment is empty")?;
+        let version = lib
+            .filter_map(Result::ok)
+            .next()
+            .context("the Python environment is empty")?;
         Ok(version.path().join("site-packages"))
     }
 }
@@ -103,7 +131,11 @@ fn install_peers() -> Result<Peers> {
     };
     let node = folder.join("node");
     install_node(&node)?;
-    Ok(Peers { python, pyssm, node_modules: node.join("node_modules") })
+    Ok(Peers {
+        python,
+        pyssm,
+        node_modules: node.join("node_modules"),
+    })
 }
 
 /// A virtual environment with exactly these packages; made again when the list changes.
@@ -114,9 +146,19 @@ fn install_python(interpreter: &Path, place: &Path, packages: &[&str]) -> Result
         return Ok(());
     }
     let mut venv = Command::new(interpreter);
-    workspace::run("python environment", venv.args(["-m", "venv", "--clear"]).arg(place))?;
+    workspace::run(
+        "python environment",
+        venv.args(["-m", "venv", "--clear"]).arg(place),
+    )?;
     let mut pip = Command::new(place.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ])
+    .args(packages);
     workspace::run("python packages", &mut pip)?;
     fs::write(stamp, wanted)?;
     Ok(())
@@ -124,11 +166,13 @@ fn install_python(interpreter: &Path, place: &Path, packages: &[&str]) -> Result
 
 /// A Python of 3.12 or newer, where one is installed.
 fn newest_python() -> Option<PathBuf> {
-    ["python3.14", "python3.13", "python3.12", "python3"].into_iter().find_map(|name| {
-        let check = "import sys; raise SystemExit(sys.version_info < (3, 12))";
-        let output = Command::new(name).args(["-c", check]).output().ok()?;
-        output.status.success().then(|| name.into())
-    })
+    ["python3.14", "python3.13", "python3.12", "python3"]
+        .into_iter()
+        .find_map(|name| {
+            let check = "import sys; raise SystemExit(sys.version_info < (3, 12))";
+            let output = Command::new(name).args(["-c", check]).output().ok()?;
+            output.status.success().then(|| name.into())
+        })
 }
 
 fn install_node(place: &Path) -> Result<()> {
@@ -140,7 +184,14 @@ fn install_node(place: &Path) -> Result<()> {
     fs::create_dir_all(place)?;
     fs::write(place.join("package.json"), "{\"private\": true}\n")?;
     let mut npm = Command::new("npm");
-    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-save"]).args(NODE_PEERS);
+    npm.args([
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--no-save",
+    ])
+    .args(NODE_PEERS);
     workspace::run("npm packages", npm.current_dir(place))?;
     if !place.join("node_modules").is_dir() {
         bail!("npm installed nothing");

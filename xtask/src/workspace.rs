@@ -23,16 +23,22 @@ pub(crate) fn cargo() -> Command {
 
 /// Where cargo puts what it builds.
 pub(crate) fn target_dir() -> Result<PathBuf> {
-    let output = cargo().args(["metadata", "--format-version", "1", "--no-deps"]).output()?;
+    let output = cargo()
+        .args(["metadata", "--format-version", "1", "--no-deps"])
+        .output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let folder = metadata["target_directory"].as_str().context("cargo names no target folder")?;
+    let folder = metadata["target_directory"]
+        .as_str()
+        .context("cargo names no target folder")?;
     Ok(folder.into())
 }
 
 /// Runs one step, says how long it took, and fails with its name.
 pub(crate) fn run(name: &str, command: &mut Command) -> Result<()> {
     let started = Instant::now();
-    let status = command.status().with_context(|| format!("{name}: cannot run {command:?}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("{name}: cannot run {command:?}"))?;
     if !status.success() {
         bail!("{name} failed: {status}");
     }
