@@ -1,6 +1,11 @@
 //! House rules that a compiler does not check: files say what they are, nothing names a machine, and
 //! nothing that a rule forbids is left in the tree.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a rule that cannot be looked at must fail the test"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -20,7 +25,10 @@ fn files() -> Vec<String> {
         .expect("git runs");
     assert!(output.status.success(), "these tests need a git checkout");
     let text = String::from_utf8(output.stdout).expect("file names are UTF-8");
-    text.lines().map(str::to_owned).filter(|file| root().join(file).is_file()).collect()
+    text.lines()
+        .map(str::to_owned)
+        .filter(|file| root().join(file).is_file())
+        .collect()
 }
 
 fn texts() -> impl Iterator<Item = (String, String)> {
@@ -36,7 +44,10 @@ fn rust_files_open_by_saying_what_they_are() {
         .filter(|(file, text)| file.ends_with(".rs") && !text.starts_with("//!"))
         .map(|(file, _)| file)
         .collect();
-    assert!(silent.is_empty(), "files that do not open with `//!`: {silent:#?}");
+    assert!(
+        silent.is_empty(),
+        "files that do not open with `//!`: {silent:#?}"
+    );
 }
 
 #[test]
@@ -59,14 +70,23 @@ fn no_file_names_a_machine_or_a_registry() {
             }
         }
     }
-    assert!(found.is_empty(), "machine paths or registry addresses: {found:#?}");
+    assert!(
+        found.is_empty(),
+        "machine paths or registry addresses: {found:#?}"
+    );
 }
 
 #[test]
 fn nothing_is_left_to_do_in_the_tree() {
-    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X:"),
+    ];
     let found: Vec<_> = texts()
-        .filter(|(file, _)| file.ends_with(".rs") || file.ends_with(".sql") || file.ends_with(".py"))
+        .filter(|(file, _)| {
+            file.ends_with(".rs") || file.ends_with(".sql") || file.ends_with(".py")
+        })
         .filter(|(_, text)| words.iter().any(|word| text.contains(word)))
         .map(|(file, _)| file)
         .collect();
@@ -81,13 +101,19 @@ fn tests_wait_for_states_and_not_for_time() {
         .filter(|(_, text)| text.contains(sleeping))
         .map(|(file, _)| file)
         .collect();
-    assert!(found.is_empty(), "tests that sleep instead of waiting for a state: {found:#?}");
+    assert!(
+        found.is_empty(),
+        "tests that sleep instead of waiting for a state: {found:#?}"
+    );
 }
 
 #[test]
 fn scripts_can_be_run() {
     use std::os::unix::fs::PermissionsExt;
     let ci = root().join(".ci/run");
-    let mode = fs::metadata(&ci).expect(".ci/run exists").permissions().mode();
+    let mode = fs::metadata(&ci)
+        .expect(".ci/run exists")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o111, 0o111, ".ci/run needs its run bits");
 }
