@@ -22,10 +22,16 @@ use crate::wait::wait_for;
 pub fn program(name: &str) -> Result<PathBuf> {
     // Test programs are in `<profile>/deps`, the programs they test beside that folder.
     let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent).context("the test program is nowhere")?;
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .context("the test program is nowhere")?;
     let path = folder.join(name);
     if !path.is_file() {
-        bail!("{} is not built: run `cargo build --workspace` first", path.display());
+        bail!(
+            "{} is not built: run `cargo build --workspace` first",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -38,8 +44,13 @@ struct Process {
 impl Process {
     fn spawn(command: &mut Command, log: &Path) -> Result<Self> {
         let log = File::create(log)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self { child })
     }
 
@@ -73,6 +84,7 @@ pub struct Installation {
     server: Option<Process>,
     folder: TempDir,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     facts: Value,
 }
 
@@ -90,10 +102,24 @@ impl Installation {
     /// # Errors
     /// With the server's log when it does not come up.
     pub fn with_arguments(arguments: &[&str]) -> Result<Self> {
+        Self::with(arguments, &[])
+    }
+
+    /// The same with settings as variables of the server's environment.
+    ///
+    /// # Errors
+    /// With the server's log when it does not come up.
+    pub fn with_variables(variables: &[(&str, &str)]) -> Result<Self> {
+        Self::with(&[], variables)
+    }
+
+    fn with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
+        let owned = |pair: &(&str, &str)| (pair.0.to_owned(), pair.1.to_owned());
         let mut installation = Self {
             server: None,
             folder: TempDir::new()?,
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            variables: variables.iter().map(owned).collect(),
             facts: Value::Null,
         };
         installation.launch()?;
@@ -109,7 +135,9 @@ impl Installation {
         if !self.arguments.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0"]);
         }
-        command.args(&self.arguments);
+        command
+            .args(&self.arguments)
+            .envs(self.variables.iter().cloned());
         let mut server = Process::spawn(&mut command, &self.log_file())?;
         let ready = wait_for("dev.json of the server", || {
             if let Some(status) = server.child.try_wait()? {
@@ -137,7 +165,9 @@ impl Installation {
     /// # Errors
     /// When it does not end.
     pub fn stop(&mut self) -> Result<()> {
-        self.server.take().map_or(Ok(()), |mut server| server.end(Signal::TERM))
+        self.server
+            .take()
+            .map_or(Ok(()), |mut server| server.end(Signal::TERM))
     }
 
     /// Ends the server as a crash would.
@@ -145,7 +175,9 @@ impl Installation {
     /// # Errors
     /// When it does not end.
     pub fn kill(&mut self) -> Result<()> {
-        self.server.take().map_or(Ok(()), |mut server| server.end(Signal::KILL))
+        self.server
+            .take()
+            .map_or(Ok(()), |mut server| server.end(Signal::KILL))
     }
 
     /// The folder that everything is in.
@@ -173,7 +205,10 @@ impl Installation {
     /// A fact of `dev.json`, such as `endpoint` or `node_id`.
     #[must_use]
     pub fn fact(&self, name: &str) -> &str {
-        self.facts.get(name).and_then(Value::as_str).unwrap_or_default()
+        self.facts
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// The variables of a shell in which `dev.env` was sourced, and nothing else but a `PATH` and a
@@ -183,17 +218,25 @@ impl Installation {
     /// When the file cannot be sourced.
     pub fn environment(&self) -> Result<BTreeMap<String, String>> {
         let mut shell = Command::new("sh");
-        shell.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        shell
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
         // What a developer's shell may have and `dev.env` must get rid of.
-        shell.env("AWS_PROFILE", "somebody").env("AWS_SESSION_TOKEN", "stale");
-        shell.env("HOME", self.folder.path()).args(["-c", ". \"$1\" && env -0", "sh"]);
+        shell
+            .env("AWS_PROFILE", "somebody")
+            .env("AWS_SESSION_TOKEN", "stale");
+        shell
+            .env("HOME", self.folder.path())
+            .args(["-c", ". \"$1\" && env -0", "sh"]);
         let output = shell.arg(self.data_dir().join("dev.env")).output()?;
         if !output.status.success() {
             bail!("dev.env: {}", String::from_utf8_lossy(&output.stderr));
         }
         let text = String::from_utf8(output.stdout)?;
         let pairs = text.split('\0').filter_map(|pair| pair.split_once('='));
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        Ok(pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect())
     }
 
     /// A program in the environment of [`Installation::environment`].
@@ -202,7 +245,10 @@ impl Installation {
     /// When the environment cannot be made.
     pub fn command(&self, program: impl AsRef<Path>) -> Result<Command> {
         let mut command = Command::new(program.as_ref());
-        command.env_clear().envs(self.environment()?).current_dir(self.folder.path());
+        command
+            .env_clear()
+            .envs(self.environment()?)
+            .current_dir(self.folder.path());
         Ok(command)
     }
 
@@ -211,7 +257,11 @@ impl Installation {
     /// # Errors
     /// With what the CLI said when it fails.
     pub fn aws(&self, aws: &Path, arguments: &[&str]) -> Result<Value> {
-        let output = self.command(aws)?.args(arguments).args(["--output", "json"]).output()?;
+        let output = self
+            .command(aws)?
+            .args(arguments)
+            .args(["--output", "json"])
+            .output()?;
         json_of(arguments, &output)
     }
 }
@@ -240,7 +290,10 @@ impl Server {
     /// When it does not start.
     pub fn spawn(command: &mut Command, log: impl Into<PathBuf>) -> Result<Self> {
         let log = log.into();
-        Ok(Self { process: Process::spawn(command, &log)?, log })
+        Ok(Self {
+            process: Process::spawn(command, &log)?,
+            log,
+        })
     }
 
     /// What it has written to stdout and stderr.

@@ -74,10 +74,14 @@ pub fn official_plugin() -> Option<Peer> {
 }
 
 fn named(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).map(PathBuf::from).filter(|path| path.exists())
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+    env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }

@@ -63,7 +63,10 @@ impl Terminal {
         set_size(&slave, columns, rows)?;
 
         let mut leader = Command::new("setsid");
-        leader.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        leader
+            .args(["--ctty", "--wait"])
+            .arg(command.get_program())
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => leader.env(name, value),
@@ -76,14 +79,22 @@ impl Terminal {
         leader.env("TERM", "xterm-256color");
         let end = || -> Result<Stdio> { Ok(Stdio::from(slave.try_clone()?)) };
         leader.stdin(end()?).stdout(end()?).stderr(end()?);
-        let child = leader.spawn().context("cannot start a program on a terminal")?;
+        let child = leader
+            .spawn()
+            .context("cannot start a program on a terminal")?;
 
         let screen = Arc::new(Screen::default());
         let master = File::from(master);
         let (reader, sink) = (master.try_clone()?, Arc::clone(&screen));
         // Ends by itself when the last program on the terminal is gone.
         thread::spawn(move || show(reader, &sink));
-        Ok(Self { child, master, slave, screen, seen: 0 })
+        Ok(Self {
+            child,
+            master,
+            slave,
+            screen,
+            seen: 0,
+        })
     }
 
     /// Types these keys.
@@ -91,7 +102,9 @@ impl Terminal {
     /// # Errors
     /// When the terminal is gone.
     pub fn keys(&mut self, keys: impl AsRef<[u8]>) -> Result<()> {
-        self.master.write_all(keys.as_ref()).context("the terminal is gone")
+        self.master
+            .write_all(keys.as_ref())
+            .context("the terminal is gone")
     }
 
     /// Types a line and Enter.
@@ -163,8 +176,14 @@ impl Terminal {
     /// Says what is on the terminal when it does not end.
     pub fn exit_status(&mut self) -> Result<ExitStatus> {
         let (child, screen) = (&mut self.child, &self.screen);
-        wait_for("the program on the terminal to end", || Ok(child.try_wait()?)).with_context(|| {
-            format!("the terminal shows:\n{}", String::from_utf8_lossy(&screen.lock().bytes))
+        wait_for("the program on the terminal to end", || {
+            Ok(child.try_wait()?)
+        })
+        .with_context(|| {
+            format!(
+                "the terminal shows:\n{}",
+                String::from_utf8_lossy(&screen.lock().bytes)
+            )
         })
     }
 }
@@ -178,7 +197,12 @@ impl Drop for Terminal {
 }
 
 fn set_size(terminal: &OwnedFd, columns: u16, rows: u16) -> Result<()> {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     tcsetwinsize(terminal, size).context("cannot set the size of the terminal")
 }
 
@@ -190,7 +214,9 @@ fn show(mut reader: File, screen: &Screen) {
         if count == 0 {
             shown.over = true;
         } else {
-            shown.bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
+            shown
+                .bytes
+                .extend_from_slice(buffer.get(..count).unwrap_or_default());
         }
         screen.changed.notify_all();
         if shown.over {
@@ -201,5 +227,7 @@ fn show(mut reader: File, screen: &Screen) {
 
 /// Where the first occurrence of `needle` ends.
 fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len()).position(|part| part == needle).map(|start| start + needle.len())
+    hay.windows(needle.len())
+        .position(|part| part == needle)
+        .map(|start| start + needle.len())
 }
