@@ -1,0 +1,332 @@
+//! The message gateway's door: the calls that give out channel tokens, and the websocket upgrades.
+//! A node signs both. A client's upgrade is unsigned as a rule, because the token in its first frame
+//! says everything; a signature that is there must still be right. After an upgrade the socket is
+//! the gateway's.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{body::Body, response::Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sortie_control::{Call, Caller};
+use sortie_gateway::{Gateway, Io, Peer, Socket};
+use sortie_wire::{AwsError, Protocol, Service, sigv4::SigError};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
+
+use crate::{
+    Connection, House, answer,
+    authenticate::Refused,
+    errors::Failure,
+    operations::{OPEN_CONTROL_CHANNEL, OPEN_DATA_CHANNEL, OperationEntry, find},
+    perform::Outcome,
+    request::{Received, read_body},
+    route::Channel,
+};
+
+/// How long after our answer the connection may take to become a websocket.
+const UPGRADE_TIME: Duration = Duration::from_secs(10);
+
+/// The largest body of a call that creates a channel; real ones have some hundred bytes.
+const CREATE_LIMIT: usize = 64 << 10;
+
+/// The channel's name in a request's path: a node or session id. What is no id stays as it is;
+/// nothing is called that.
+pub(crate) fn name(received: &Received) -> String {
+    let last = received.path.rsplit('/').next().unwrap_or_default();
+    decoded(last).unwrap_or_else(|| last.to_owned())
+}
+
+/// Session ids may hold `@`, which some clients escape.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let value = digit(rest.next())? * 16 + digit(rest.next())?;
+        bytes.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl House {
+    pub(crate) async fn channel(
+        self: &Arc<Self>,
+        received: Received,
+        channel: Channel,
+        body: Body,
+        upgrade: Option<OnUpgrade>,
+    ) -> Outcome {
+        let operation = match channel {
+            Channel::CreateControl => "CreateControlChannel",
+            Channel::CreateData => "CreateDataChannel",
+            Channel::OpenControl => OPEN_CONTROL_CHANNEL,
+            Channel::OpenData => OPEN_DATA_CHANNEL,
+        };
+        let Some(entry) = find(Service::SsmMessages, operation) else {
+            let error = AwsError::internal(Protocol::Channel);
+            return answer::failure(&error, Service::SsmMessages, received.request_id).into();
+        };
+        match channel {
+            Channel::CreateControl | Channel::CreateData => {
+                self.create(&received, entry, body).await
+            }
+            Channel::OpenControl | Channel::OpenData => {
+                self.open(received, channel, entry, upgrade).await
+            }
+        }
+    }
+
+    async fn create(
+        &self,
+        received: &Received,
+        entry: &'static OperationEntry,
+        body: Body,
+    ) -> Outcome {
+        let body = match read_body(body, CREATE_LIMIT).await {
+            Ok(body) => body,
+            Err(error) => {
+                return self
+                    .unread(received, Service::SsmMessages, entry.name, error)
+                    .await;
+            }
+        };
+        let service = Service::SsmMessages;
+        match self.caller(received, &body, service, Some(entry)).await {
+            Ok(caller) => {
+                let call = self.call_of(received, entry, caller);
+                entry.run(self, received, call, &body).await
+            }
+            Err(refused) => self.refuse(received, service, Some(entry), refused).await,
+        }
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        received: Received,
+        channel: Channel,
+        entry: &'static OperationEntry,
+        upgrade: Option<OnUpgrade>,
+    ) -> Outcome {
+        let service = Service::SsmMessages;
+        let caller = match self.opener(&received, channel).await {
+            Ok(caller) => caller,
+            Err(refused) => return self.refuse(&received, service, Some(entry), refused).await,
+        };
+        let mut call = self.call_of(&received, entry, caller);
+        let name = name(&received);
+        call.request_parameters = channel_parameters(&name, Value::Null);
+        let accept = match websocket_key(&received.headers) {
+            Ok(key) => derive_accept_key(key),
+            Err(why) => {
+                let error = AwsError::new("BadRequest", 400, why);
+                return self
+                    .failed(&received, service, &call, Failure::of(error))
+                    .await;
+            }
+        };
+        let Some(upgrade) = upgrade.filter(|_| !self.stop.is_cancelled()) else {
+            let failure = Failure::of(AwsError::unavailable(Protocol::Channel));
+            return self.failed(&received, service, &call, failure).await;
+        };
+        let opened = Opened {
+            channel,
+            name,
+            call,
+            received,
+        };
+        let response = switching(&accept, &opened.received);
+        self.tasks
+            .spawn(opened.hand_over(upgrade, self.gateway.clone()));
+        response.into()
+    }
+
+    /// Who opens a channel. A control channel is a node's own; a data channel may be opened by
+    /// whoever has its token.
+    async fn opener(&self, received: &Received, channel: Channel) -> Result<Caller, Refused> {
+        let service = Service::SsmMessages;
+        let caller = self.authenticate(received, b"", service).await?;
+        match (&caller, channel) {
+            (Caller::Anonymous { .. }, Channel::OpenControl) => Err(Refused {
+                error: SigError::Missing.code_for(service.protocol()),
+                access_key: None,
+                node_gone: false,
+            }),
+            _ => Ok(caller),
+        }
+    }
+}
+
+/// The trail's view of a channel call.
+pub(crate) fn channel_parameters(name: &str, input: Value) -> Value {
+    let mut parameters = json!({ "channelId": name });
+    if let (Value::Object(all), Value::Object(input)) = (&mut parameters, input) {
+        all.extend(input);
+    }
+    parameters
+}
+
+/// The key of a websocket upgrade, or what is wrong with it. Subprotocols and extensions that are
+/// offered are not taken, by not naming them in the answer.
+fn websocket_key(headers: &HeaderMap) -> Result<&[u8], &'static str> {
+    let has = |name: header::HeaderName, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|given| given.trim().eq_ignore_ascii_case(token))
+    };
+    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        return Err("a websocket upgrade is required");
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err("websocket version 13 is required");
+    }
+    headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes)
+        .ok_or("the websocket key is missing")
+}
+
+fn switching(accept: &str, received: &Received) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    answer::put_request_id(headers, received.request_id);
+    response
+}
+
+/// A channel whose upgrade was answered.
+struct Opened {
+    channel: Channel,
+    name: String,
+    call: Call,
+    received: Received,
+}
+
+impl Opened {
+    /// Waits for the socket and gives it to the gateway, until the channel ends.
+    async fn hand_over(self, upgrade: OnUpgrade, gateway: Gateway) {
+        let upgraded = match timeout(UPGRADE_TIME, upgrade).await {
+            Ok(Ok(upgraded)) => upgraded,
+            Ok(Err(error)) => {
+                tracing::debug!(request_id = %self.call.request_id, %error, "no upgrade");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!(request_id = %self.call.request_id, "the upgrade took too long");
+                return;
+            }
+        };
+        let socket = websocket(upgraded, self.received.connection).await;
+        match self.channel {
+            Channel::OpenControl | Channel::CreateControl => {
+                gateway.control_channel(self.call, self.name, socket).await;
+            }
+            Channel::OpenData | Channel::CreateData => {
+                let peer = Peer {
+                    source_ip: self.call.source_ip,
+                    user_agent: self.call.user_agent,
+                    signed_by: match self.call.caller {
+                        Caller::Anonymous { .. } => None,
+                        caller => Some(caller),
+                    },
+                };
+                gateway.data_channel(self.name, peer, socket).await;
+            }
+        }
+    }
+}
+
+async fn websocket(upgraded: Upgraded, connection: Connection) -> Socket {
+    let io: Box<dyn Io> = Box::new(Held {
+        io: TokioIo::new(upgraded),
+        _connection: connection,
+    });
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(Gateway::websocket_config())).await
+}
+
+/// An upgraded socket that keeps its connection, and with it the server's permit, as long as it
+/// is open.
+struct Held {
+    io: TokioIo<Upgraded>,
+    _connection: Connection,
+}
+
+impl AsyncRead for Held {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Held {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_decoded_once_and_broken_ones_stay() {
+        assert_eq!(decoded("a%40b-0").as_deref(), Some("a@b-0"));
+        assert_eq!(decoded("a%2540b").as_deref(), Some("a%40b"));
+        for broken in ["%", "%4", "%zz", "%ff"] {
+            assert_eq!(decoded(broken), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A request as it came in: raw path, raw query, headers in order, and the body read with a limit.
+//! Nothing is decoded or normalised here, because the caller signed the raw text.
+
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, header, request::Parts};
+use http_body_util::BodyExt;
+use sortie_types::Timestamp;
+use sortie_wire::sigv4::RequestParts;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::{Connection, Listener};
+
+/// How long a body may take. Longer than an honest slow line needs for the largest body.
+const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// User agents are shortened when they are recorded; nothing needs more than this before.
+const USER_AGENT_LIMIT: usize = 4096;
+
+/// A request without its body.
+pub(crate) struct Received {
+    pub(crate) request_id: Uuid,
+    pub(crate) now: Timestamp,
+    pub(crate) method: Method,
+    /// As received.
+    pub(crate) path: String,
+    /// As received, without the question mark.
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) connection: Connection,
+    pub(crate) via: Listener,
+}
+
+/// Why there is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// It did not come in time, or broke off.
+    Incomplete,
+    /// It is larger than the limit.
+    TooLarge,
+}
+
+impl Received {
+    pub(crate) fn new(parts: Parts, connection: Connection, via: Listener) -> Self {
+        Self {
+            request_id: Uuid::new_v4(),
+            now: now(),
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            method: parts.method,
+            headers: parts.headers,
+            connection,
+            via,
+        }
+    }
+
+    /// A header's value, if it is there and is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The `Host` header, if it could stand in a URL.
+    pub(crate) fn host(&self) -> Option<&str> {
+        let of_a_host = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
+        self.header(header::HOST.as_str())
+            .filter(|host| !host.is_empty() && host.bytes().all(of_a_host))
+    }
+
+    pub(crate) fn source_ip(&self) -> String {
+        self.connection.peer().ip().to_canonical().to_string()
+    }
+
+    pub(crate) fn user_agent(&self) -> Option<String> {
+        let text = self.header(header::USER_AGENT.as_str())?;
+        Some(text.chars().take(USER_AGENT_LIMIT).collect())
+    }
+
+    /// Whether the body is said to be a form.
+    pub(crate) fn is_form(&self) -> bool {
+        self.header(header::CONTENT_TYPE.as_str())
+            .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
+    }
+
+    /// What the signature is computed over, besides the body.
+    pub(crate) fn with_parts<R>(&self, use_them: impl FnOnce(&RequestParts<'_>) -> R) -> R {
+        let headers: Vec<(&str, &[u8])> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        use_them(&RequestParts {
+            method: self.method.as_str(),
+            path: &self.path,
+            query: &self.query,
+            headers: &headers,
+        })
+    }
+}
+
+/// The wall clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Reads a body of at most `limit` bytes, with or without a declared length.
+pub(crate) async fn read_body(body: Body, limit: usize) -> Result<Bytes, BodyError> {
+    timeout(BODY_TIME, read_up_to(body, limit))
+        .await
+        .unwrap_or(Err(BodyError::Incomplete))
+}
+
+async fn read_up_to(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| BodyError::Incomplete)?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        if read.len() + data.len() > limit {
+            discard(body, limit).await;
+            return Err(BodyError::TooLarge);
+        }
+        read.extend_from_slice(data);
+    }
+    Ok(read.freeze())
+}
+
+/// Lets a caller who sends somewhat too much finish, so that it reads the answer instead of a
+/// reset connection.
+async fn discard(mut body: Body, limit: usize) {
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > limit {
+            return;
+        }
+    }
+}

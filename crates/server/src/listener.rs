@@ -1,0 +1,154 @@
+//! The accept loops: TCP, TLS, HTTP/1.1, with bounds on what strangers can hold or delay, and a
+//! drain with a deadline. Serves whatever router it is given; knows no routes.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use sortie_doors::{Connection, TlsDetails};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::config::Limits;
+
+/// How long to leave an accept loop alone when the system is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every connection of one listener shares.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    /// Answers requests.
+    pub(crate) router: Router,
+    /// Present on a TLS listener.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// Bounds.
+    pub(crate) limits: Limits,
+    /// One permit a connection, over all listeners.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Owns every connection's task.
+    pub(crate) tasks: TaskTracker,
+    /// Tells to accept no more and to finish what is under way.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Opens a listening socket.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restarted server takes its port back at once.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Serving {
+    /// Accepts until told to stop. Ends at once then; connections go on in `tasks`.
+    pub(crate) async fn accept(self, listener: TcpListener) {
+        loop {
+            // Waiting for a permit before accepting leaves the excess in the kernel's queue.
+            let permit = tokio::select! {
+                () = self.stop.cancelled() => return,
+                permit = Arc::clone(&self.permits).acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { return };
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = self.clone().connection(stream, peer, permit);
+                    self.tasks.spawn(connection);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+        }
+        let permit = Arc::new(permit);
+        let Some(acceptor) = self.tls.clone() else {
+            let connection = Connection::new(peer, None, permit);
+            return self.serve(stream, connection).await;
+        };
+        // A stop does not wait for strangers that do not even finish their handshake.
+        let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
+        let accepted = tokio::select! {
+            () = self.stop.cancelled() => return,
+            accepted = handshake => accepted,
+        };
+        match accepted {
+            Ok(Ok(stream)) => {
+                let details = tls_details(stream.get_ref().1);
+                let connection = Connection::new(peer, Some(details), permit);
+                self.serve(stream, connection).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        }
+    }
+
+    async fn serve<S>(self, stream: S, connection: Connection)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = connection.peer();
+        let router = TowerToHyperService::new(self.router);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(connection.clone());
+            router.call(request)
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let mut served = pin!(served);
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+    }
+}
+
+fn tls_details(connection: &rustls::ServerConnection) -> TlsDetails {
+    let version = connection.protocol_version();
+    let suite = connection.negotiated_cipher_suite();
+    TlsDetails {
+        version: version.map(|version| format!("{version:?}").replace("TLSv1_", "TLSv1.")),
+        cipher_suite: suite.map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")),
+    }
+}
