@@ -1,0 +1,195 @@
+//! The client of a session, with the gateway's part played for it: what the node sends arrives here,
+//! and what is typed here arrives there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use sortie_channel::{
+    body::{Body, Features, Size},
+    features,
+    frame::{Frame, PayloadType},
+    link::{Link, Options, Received, Role},
+    service,
+};
+use sortie_types::{Now, Secret};
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{
+    PATIENCE,
+    server::{Server, Socket, now, stamp, token_of},
+};
+
+pub(crate) struct Shell<'a> {
+    server: &'a Server,
+    session_id: String,
+    features: Vec<String>,
+    link: Link,
+    socket: Option<Socket>,
+    begun: Instant,
+    tickets: u32,
+    /// Everything that came from the terminal.
+    pub(crate) output: Vec<u8>,
+    /// What came as payload type 12.
+    pub(crate) exit_code: Option<String>,
+    /// What the node told the gateway of the session.
+    pub(crate) states: Vec<String>,
+    /// Frames of output, in the order of arrival.
+    pub(crate) frames: usize,
+}
+
+impl<'a> Shell<'a> {
+    /// The client of a session that was just asked for, as our own client is.
+    pub(crate) async fn attach(server: &'a Server, session_id: &str) -> Self {
+        Self::attach_as(server, session_id, &features::ALL, None).await
+    }
+
+    /// A client with these features that announces this size before anything else.
+    pub(crate) async fn attach_as(
+        server: &'a Server,
+        session_id: &str,
+        features: &[&str],
+        size: Option<(u32, u32)>,
+    ) -> Self {
+        let mut shell = Self {
+            server,
+            session_id: session_id.to_owned(),
+            features: features.iter().map(ToString::to_string).collect(),
+            link: Link::new(Options::new(Role::Client, [7; 16])),
+            socket: None,
+            begun: Instant::now(),
+            tickets: 0,
+            output: Vec::new(),
+            exit_code: None,
+            states: Vec::new(),
+            frames: 0,
+        };
+        shell.link.disconnected();
+        shell.link.set_features(&shell.features);
+        if let Some((cols, rows)) = size {
+            shell.resize(cols, rows);
+        }
+        shell.accept().await;
+        shell
+    }
+
+    fn now(&self) -> Now {
+        Now::new(self.begun.elapsed(), now())
+    }
+
+    /// Takes the session's next websocket and plays the gateway's greeting.
+    pub(crate) async fn accept(&mut self) {
+        let (open, mut socket) = self.server.data().await;
+        let expected = match self.tickets {
+            0 => token_of(&self.session_id),
+            number => format!("SRT1.ticket-{number}"),
+        };
+        assert_eq!(open.token.expose(), expected);
+        assert_eq!((open.client_id.as_str(), open.client_instance_id.as_str()), ("", super::server::NODE_ID));
+        assert!(open.sortie.is_some());
+        self.tickets += 1;
+        let greeting = Features {
+            version: "0.1.0".to_owned(),
+            features: self.features.clone(),
+            ticket: Some(Secret::new(format!("SRT1.ticket-{}", self.tickets))),
+        };
+        socket.send(Message::Binary(service::sortie_features(stamp(), &greeting))).await.unwrap();
+        self.link.connected(self.now());
+        self.socket = Some(socket);
+    }
+
+    /// Breaks the websocket as a dying network does.
+    pub(crate) fn break_connection(&mut self) {
+        self.socket = None;
+        self.link.disconnected();
+    }
+
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        let now = self.now();
+        self.link.send(PayloadType::OUTPUT, Bytes::copy_from_slice(bytes), now).unwrap();
+    }
+
+    pub(crate) fn type_line(&mut self, line: &str) {
+        self.send_bytes(format!("{line}\r").as_bytes());
+    }
+
+    pub(crate) fn resize(&mut self, cols: u32, rows: u32) {
+        let now = self.now();
+        self.link.send(PayloadType::SIZE, Size::new(cols, rows).to_text().into(), now).unwrap();
+    }
+
+    pub(crate) async fn gateway_sends(&mut self, bytes: Bytes) {
+        self.socket.as_mut().unwrap().send(Message::Binary(bytes)).await.unwrap();
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
+    }
+
+    /// Runs the link until `text` came from the terminal.
+    pub(crate) async fn until(&mut self, text: &str) {
+        self.until_that(text, |shell| shell.text().contains(text)).await;
+    }
+
+    /// Runs the link until the node says that the session is terminating.
+    pub(crate) async fn until_terminating(&mut self) {
+        self.until_that("the session's end", |shell| shell.states.iter().any(|state| state == "Terminating")).await;
+    }
+
+    /// Runs the link until `reached`.
+    pub(crate) async fn until_that(&mut self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let give_up = Instant::now() + PATIENCE;
+        while !reached(self) {
+            assert!(Instant::now() < give_up, "waited in vain for {what:?}; the terminal shows {:?}", self.text());
+            self.step().await;
+        }
+    }
+
+    /// Runs the link for as long as the node has something to say within `silence`.
+    pub(crate) async fn settle(&mut self, silence: Duration) {
+        let mut quiet = Instant::now();
+        while quiet.elapsed() < silence {
+            let before = self.frames;
+            self.step().await;
+            if self.frames != before {
+                quiet = Instant::now();
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        let now = self.now();
+        let Some(socket) = self.socket.as_mut() else { return self.accept().await };
+        while let Some(frame) = self.link.poll_transmit(now) {
+            if socket.send(Message::Binary(frame)).await.is_err() {
+                return self.break_connection();
+            }
+        }
+        let Ok(received) = timeout(Duration::from_millis(20), socket.next()).await else { return };
+        match received {
+            Some(Ok(Message::Binary(bytes))) => self.receive(bytes),
+            Some(Ok(_)) => {}
+            None | Some(Err(_)) => self.break_connection(),
+        }
+    }
+
+    fn receive(&mut self, bytes: Bytes) {
+        let now = self.now();
+        if let Received::SessionState(state) = self.link.receive(Frame::parse(bytes).unwrap(), now) {
+            self.states.push(state.session_state);
+        }
+        while let Some(delivery) = self.link.next_delivery() {
+            match delivery.payload_type {
+                PayloadType::OUTPUT => {
+                    self.frames += 1;
+                    self.output.extend_from_slice(&delivery.payload);
+                }
+                PayloadType::EXIT_CODE => {
+                    self.exit_code = Some(String::from_utf8_lossy(&delivery.payload).into_owned());
+                }
+                other => panic!("not expected: {other:?}"),
+            }
+        }
+    }
+}
