@@ -1,7 +1,6 @@
 //! The program `sortie-server`: arguments in, exit status out. What it does is in the library.
 
 use std::{
-    ffi::OsString,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -47,8 +46,7 @@ struct Serve {
 
 fn main() -> ExitCode {
     // A session of the node inside `dev` is this program again, under its own name for it.
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    if sortie_agent::worker::is_worker(&arguments) {
+    if sortie_agent::worker::is_worker(std::env::args_os()) {
         return sortie_agent::worker::main();
     }
     match run(Arguments::parse().command) {
