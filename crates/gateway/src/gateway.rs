@@ -194,8 +194,7 @@ async fn accept(shared: &Arc<Shared>, session_id: String, peer: Peer, mut socket
         debug!(%session_id, "open message of a data channel cannot be read");
         return socket::farewell(socket, None).await;
     };
-    let is_node =
-        !open.client_instance_id.is_empty() || matches!(peer.signed_by, Some(Caller::Node(_)));
+    let node_id = open.client_instance_id.parse::<NodeId>().ok();
     let data_open = DataOpen {
         token: open.token,
         client_id: open.client_id,
@@ -220,7 +219,7 @@ async fn accept(shared: &Arc<Shared>, session_id: String, peer: Peer, mut socket
             )
             .await
         }
-        Err(refusal) => refuse(shared, &session_id, &peer, is_node, &refusal, socket).await,
+        Err(refusal) => refuse(shared, &session_id, node_id.as_ref(), &refusal, socket).await,
     }
 }
 
@@ -256,22 +255,19 @@ async fn attach(shared: &Arc<Shared>, attach: Attach) {
 async fn refuse(
     shared: &Shared,
     session_id: &str,
-    peer: &Peer,
-    is_node: bool,
+    node_id: Option<&NodeId>,
     refusal: &AcceptError,
     socket: Socket,
 ) {
-    info!(session_id, source_ip = %peer.source_ip, is_node, %refusal, "data channel refused");
-    if !is_node {
-        let text = match refusal {
-            AcceptError::Over { reason } => reason.clone(),
-            other => other.to_string(),
-        };
+    info!(session_id, ?node_id, %refusal, "data channel refused");
+    let Some(node_id) = node_id else {
+        let text = refusal.to_string();
         let last_word = service::channel_closed(stamp(), session_id, "", &text);
         return socket::farewell(socket, Some(last_word)).await;
-    }
-    if let (AcceptError::Over { reason }, Some(Caller::Node(node))) = (refusal, &peer.signed_by) {
-        shared.end_on_node(&node.node_id, session_id, reason);
+    };
+    // Only who holds a token of the session learns that it is over.
+    if let AcceptError::Over { reason } = refusal {
+        shared.end_on_node(node_id, session_id, reason);
     }
     socket::farewell(socket, None).await;
 }

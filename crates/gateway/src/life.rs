@@ -231,6 +231,8 @@ const SLOW_CLIENT: Duration = Duration::from_secs(300);
 /// How long a node that reported its result may take to close its data channel, which may still
 /// hold output.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// How long after the end of its process a node usually has reported the result.
+const RESULT_SOON: Duration = Duration::from_secs(1);
 /// How long a worker that our agent did not list may take to report its result.
 const UNLISTED: Duration = Duration::from_secs(5);
 /// A node whose data channel is still open is busy with its logs at most this long.
@@ -411,9 +413,14 @@ impl Life {
     }
 
     /// Whether the row should say Terminating already: not while output waits for a client that may
-    /// come back, since a terminating session cannot be resumed.
-    pub(crate) fn shows_terminating(&self, client: ClientHalf, view: View) -> bool {
-        self.is_ending() && (view.client_attached || client == ClientHalf::Done)
+    /// come back, since a terminating session cannot be resumed, and not when the session may turn
+    /// out to have failed.
+    pub(crate) fn shows_terminating(&self, client: ClientHalf, view: View, now: Duration) -> bool {
+        let Phase::Ending(ending) = &self.phase else {
+            return false;
+        };
+        let settled = !ending.cause.is_natural() || now >= ending.since + RESULT_SOON;
+        settled && !ending.cause.failed() && (view.client_attached || client == ClientHalf::Done)
     }
 
     /// The client's half.
@@ -492,11 +499,14 @@ impl Life {
         if ending.result.is_some() || !self.node_may_run {
             return NodeHalf::Done;
         }
+        let natural = ending.cause.is_natural();
+        // A row that failed says so at once; a worker that comes late is then turned away.
+        let at_once = ending.cause == Cause::Stopping || (ending.cause.failed() && !natural);
         let until = match ending.node_told {
-            Some(_) if ending.cause == Cause::Stopping => return NodeHalf::Done,
-            None if !ending.cause.is_natural() => {
+            _ if at_once && !self.node_due(view) => return NodeHalf::Done,
+            None if !natural => {
                 // Our own agent finds out when it lists its sessions.
-                if self.node_ours == Some(true) || ending.cause == Cause::Stopping {
+                if self.node_ours == Some(true) && !self.node_due(view) {
                     return NodeHalf::Done;
                 }
                 ending.since + self.waits.orphan
@@ -527,7 +537,11 @@ impl Life {
             NodeHalf::Wait(until) => Some(until),
             NodeHalf::Done => None,
         };
-        earliest([client, node]).filter(|_| self.is_ending())
+        let Phase::Ending(ending) = &self.phase else {
+            return None;
+        };
+        let result = Some(ending.since + RESULT_SOON).filter(|at| now < *at);
+        earliest([client, node, result])
     }
 
     /// How the row ends: the node's own word, where it has one, tells whether the session failed.
@@ -759,8 +773,12 @@ mod tests {
         assert_eq!(life.client_half(ours, s(110)), ClientHalf::Wait(s(1300)));
         assert_eq!(life.client_half(taken, s(100)), ClientHalf::Done);
         assert_eq!(life.client_half(never, s(100)), ClientHalf::Done);
-        assert!(!life.shows_terminating(ClientHalf::Wait(s(110)), away));
-        assert!(life.shows_terminating(ClientHalf::Tell, both()));
+        assert!(!life.shows_terminating(ClientHalf::Wait(s(110)), away, s(105)));
+        assert!(life.shows_terminating(ClientHalf::Tell, both(), s(105)));
+        assert!(
+            !life.shows_terminating(ClientHalf::Tell, both(), s(100)),
+            "the result is due"
+        );
 
         let mut told = open(false);
         told.begin(Cause::Told { reason: None }, s(100));
@@ -834,6 +852,31 @@ mod tests {
             NodeHalf::Done,
             "its agent lists what runs"
         );
+    }
+
+    #[test]
+    fn a_session_that_failed_does_not_wait_for_the_node_and_never_shows_terminating() {
+        let gone = View {
+            node_attached: false,
+            node_online: false,
+            ..both()
+        };
+        let online = View {
+            node_online: true,
+            ..gone
+        };
+        let mut life = life_in(SessionState::Connecting);
+        life.client_opened(s(1));
+        life.start_sent();
+        life.begin(Cause::NotStarted { waited: s(15) }, s(16));
+        assert_eq!(life.node_half(gone, s(16)), NodeHalf::Done);
+        assert!(
+            matches!(life.node_half(online, s(16)), NodeHalf::Wait(_)),
+            "it can be told"
+        );
+        life.node_told(s(16));
+        assert_eq!(life.node_half(online, s(16)), NodeHalf::Done);
+        assert!(!life.shows_terminating(ClientHalf::Done, gone, s(20)));
     }
 
     #[test]

@@ -108,7 +108,6 @@ pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut 
     };
     let (mut channel, cloned) = Channel::register(shared, node, &call, &open);
     if let Some(addresses) = cloned {
-        warn!(%node_id, ?addresses, "two machines seem to use one node's identity");
         channel
             .shared
             .control

@@ -412,7 +412,10 @@ impl SessionTask {
             } else {
                 self.life.client_half(view, self.now.monotonic)
             };
-            if !self.life.shows_terminating(client, view) {
+            if !self
+                .life
+                .shows_terminating(client, view, self.now.monotonic)
+            {
                 return None;
             }
             SessionState::Terminating

@@ -1,0 +1,7 @@
+//! The gateway with real control, real state and real websockets, between scripted nodes and clients
+//! that behave as badly as official ones do.
+
+mod endings;
+mod nodes;
+mod relay;
+mod world;
