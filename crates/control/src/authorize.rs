@@ -323,7 +323,7 @@ mod tests {
             &names,
             &user(false),
             &START_SESSION,
-            &[arn.clone()],
+            std::slice::from_ref(&arn),
             None,
             (),
         );

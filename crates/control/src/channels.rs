@@ -5,7 +5,7 @@
 //! nothing about them; the end of a session is kept and tried again.
 
 use serde_json::json;
-use sortie_evidence::AuditRecord;
+use sortie_evidence::{AuditRecord, Resource};
 use sortie_ports::{
     Change, Commit, Conflict, NodeInfo, NodeState, Session, SessionPatch, SessionQuery,
     SessionState, Signal, StoreError, User,
@@ -107,6 +107,22 @@ pub enum AcceptError {
 
 internal!(AcceptError);
 
+impl AcceptError {
+    /// The code under which the refusal stands in the trail.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "AccessDenied",
+            Self::Expired => "ExpiredToken",
+            Self::Foreign => "InvalidToken",
+            Self::Gone => "InvalidInstanceId",
+            Self::Internal(_) => "InternalServerError",
+            Self::Over { .. } => "SessionTerminated",
+            Self::Superseded => "SupersededToken",
+            Self::Unknown => "DoesNotExistException",
+        }
+    }
+}
+
 /// Whether a token opens this session for who presents it. Pure: the order of the checks decides
 /// what a person is told; a session that is over says why, even to an old token.
 fn judge(
@@ -149,11 +165,38 @@ fn over_reason(session: &Session) -> String {
 }
 
 impl Control {
-    /// Judges a node's control channel and records `OpenControlChannel`.
+    /// Judges a node's control channel and records `OpenControlChannel`; a refusal too.
     ///
     /// # Errors
     /// As [`AcceptError`] says.
     pub async fn accept_control_channel(
+        &self,
+        call: &Call,
+        node_id: &str,
+        token: &Secret,
+    ) -> Result<Authorized<NodeId>, AcceptError> {
+        let outcome = self.admit_control(call, node_id, token).await;
+        if let Err(error) = &outcome {
+            self.record_refusal(call, error, &[]).await;
+        }
+        outcome
+    }
+
+    async fn record_refusal(&self, call: &Call, error: &AcceptError, resources: &[Resource]) {
+        if let AcceptError::Internal(cause) = error {
+            let cause = cause as &dyn std::error::Error;
+            tracing::error!(
+                error = cause,
+                operation = call.event_name,
+                "a channel cannot be judged"
+            );
+        }
+        let message = error.to_string();
+        self.record_failure(call, error.code(), &message, resources)
+            .await;
+    }
+
+    async fn admit_control(
         &self,
         call: &Call,
         node_id: &str,
@@ -298,11 +341,28 @@ impl Control {
     }
 
     /// Judges an end that opens a data channel, and records it: `OpenDataChannel` where data events
-    /// are on, and `ResumeSession` of the owner when a client comes back with a ticket.
+    /// are on, refusals always, and `ResumeSession` of the owner when a client comes back with a
+    /// ticket.
     ///
     /// # Errors
     /// As [`AcceptError`] says.
     pub async fn accept_data_channel(
+        &self,
+        session_id: &str,
+        open: DataOpen,
+        now: Timestamp,
+    ) -> Result<DataGrant, AcceptError> {
+        let refused = refused_open(session_id, &open, now);
+        let outcome = self.admit_data(session_id, open, now).await;
+        if let (Err(error), Ok(call)) = (&outcome, &refused) {
+            let session_id = session_id.parse().ok();
+            let named = session_id.map(|id| self.inner.names.data_channel_resource(&id));
+            self.record_refusal(call, error, named.as_slice()).await;
+        }
+        outcome
+    }
+
+    async fn admit_data(
         &self,
         session_id: &str,
         open: DataOpen,
@@ -485,10 +545,15 @@ impl Control {
 
     /// Moves a session to a state, if its life has that move; otherwise nothing happens.
     pub async fn session_state(&self, id: &SessionId, state: SessionState, now: Timestamp) {
+        let when = origins(state);
+        if when.is_empty() {
+            // To the state, an empty list of conditions would mean any.
+            return;
+        }
         let commit = Commit {
             changes: vec![Change::UpdateSession {
                 session_id: id.clone(),
-                when: origins(state),
+                when,
                 patch: SessionPatch {
                     state: Some(state),
                     last_activity: (state == SessionState::Connected).then_some(now),
@@ -595,6 +660,25 @@ fn owner_caller(session: &Session, user: User) -> Result<Caller, AcceptError> {
         user,
         access_key_id,
     }))
+}
+
+/// The call that opening a data channel amounts to while nobody knows by whom. The texts in it are
+/// a stranger's, so only what has the form of an id is kept.
+fn refused_open(session_id: &str, open: &DataOpen, now: Timestamp) -> Result<Call, RandomError> {
+    let session_id: Option<SessionId> = session_id.parse().ok();
+    let node_id = open.node_id.as_deref();
+    let node_id: Option<NodeId> = node_id.and_then(|id| id.parse().ok());
+    Ok(Call {
+        request_id: mint::uuid()?,
+        caller: Caller::Anonymous { access_key: None },
+        source_ip: open.source_ip.clone(),
+        user_agent: open.user_agent.clone(),
+        event_source: "ssm.amazonaws.com",
+        event_name: authorize::OPEN_DATA_CHANNEL.name,
+        read_only: false,
+        request_parameters: json!({"channelId": session_id, "clientInstanceId": node_id}),
+        now,
+    })
 }
 
 /// The call that opening a channel amounts to.

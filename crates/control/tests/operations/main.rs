@@ -1,0 +1,18 @@
+//! Every operation of control on a real SQLite state: what it answers, what it refuses, what it
+//! changes, and the record it leaves.
+// The attribute tells the lints that helpers in here are test code too.
+
+#[cfg(test)]
+mod authentication;
+#[cfg(test)]
+mod channels;
+#[cfg(test)]
+mod enrolment;
+#[cfg(test)]
+mod nodes;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod trail;
+#[cfg(test)]
+mod world;

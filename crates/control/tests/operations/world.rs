@@ -1,0 +1,407 @@
+//! What the tests stand on: control on a real SQLite state in a temporary directory, an
+//! administrator, and nodes that enrol with real keys. The state is watched, so that a test sees
+//! every record that was committed, and can make a commit fail.
+
+use std::sync::{
+    Arc, Mutex, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use aws_lc_rs::{
+    encoding::{AsDer, PublicKeyX509Der},
+    rsa::{KeySize, PrivateDecryptingKey},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use sortie_control::{
+    Authorized, Call, Caller, Control, CreateActivationInput, CreateActivationOutput,
+    NewAdministrator, NodeCaller, RegisterManagedInstanceError, RegisterManagedInstanceInput,
+    RootKey, Settings, StartSessionInput, StartSessionOutput, UserCaller,
+};
+use sortie_evidence::AuditRecord;
+use sortie_ports::{
+    AccessKey, Activation, Change, Commit, Installation, LocalSignals, Node, NodeInfo, Session,
+    SessionQuery, State, StoreError, TrailEntry, TrailQuery, User,
+};
+use sortie_store::SqliteState;
+use sortie_types::{
+    AccessKeyId, ActivationId, NodeId, Secret, SessionId, Timestamp, UniqueId, UniqueIdKind,
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// When every test begins.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_777_881_600_000);
+
+/// The fingerprint that nodes enrol with.
+pub(crate) const FINGERPRINT: &str = "11111111-2222-4333-8444-555555555555";
+
+/// The real state, observed.
+pub(crate) struct Watched {
+    inner: SqliteState,
+    records: Mutex<Vec<AuditRecord>>,
+    failing: AtomicBool,
+}
+
+#[async_trait]
+impl State for Watched {
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        if self.failing.load(Ordering::SeqCst) {
+            return Err(StoreError::Closed);
+        }
+        let records = commit.trail.clone();
+        self.inner.commit(commit).await?;
+        self.records.lock().unwrap().extend(records);
+        Ok(())
+    }
+
+    async fn installation(&self) -> Result<Option<Installation>, StoreError> {
+        self.inner.installation().await
+    }
+
+    async fn user(&self, unique_id: &UniqueId) -> Result<Option<User>, StoreError> {
+        self.inner.user(unique_id).await
+    }
+
+    async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
+        self.inner.user_named(name).await
+    }
+
+    async fn access_key(&self, id: &AccessKeyId) -> Result<Option<(AccessKey, User)>, StoreError> {
+        self.inner.access_key(id).await
+    }
+
+    async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError> {
+        self.inner.activation(id).await
+    }
+
+    async fn activations(
+        &self,
+        after: Option<(Timestamp, ActivationId)>,
+        limit: usize,
+    ) -> Result<Vec<Activation>, StoreError> {
+        self.inner.activations(after, limit).await
+    }
+
+    async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {
+        self.inner.node(id).await
+    }
+
+    async fn nodes(&self, after: Option<NodeId>, limit: usize) -> Result<Vec<Node>, StoreError> {
+        self.inner.nodes(after, limit).await
+    }
+
+    async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        self.inner.session(id).await
+    }
+
+    async fn sessions(&self, query: SessionQuery) -> Result<Vec<Session>, StoreError> {
+        self.inner.sessions(query).await
+    }
+
+    async fn trail(&self, query: TrailQuery) -> Result<Vec<(i64, TrailEntry)>, StoreError> {
+        self.inner.trail(query).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) control: Control,
+    pub(crate) state: Arc<Watched>,
+    pub(crate) signals: Arc<LocalSignals>,
+    pub(crate) administrator: NewAdministrator,
+    pub(crate) root_key: RootKey,
+    directory: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let directory = TempDir::new().unwrap();
+        let state = open_state(&directory).await;
+        let signals = Arc::new(LocalSignals::default());
+        let root_key = RootKey::generate().unwrap();
+        let mut settings = Settings::new("local-1".parse().unwrap());
+        change(&mut settings);
+        let control = Control::open(
+            state.clone(),
+            signals.clone(),
+            root_key.clone(),
+            settings,
+            START,
+        )
+        .await
+        .unwrap();
+        let name = "admin".parse().unwrap();
+        let made = control.create_administrator(&name, START).await.unwrap();
+        Self {
+            control,
+            state,
+            signals,
+            administrator: made.unwrap(),
+            root_key,
+            directory,
+        }
+    }
+
+    /// The same installation after a restart of the server.
+    pub(crate) async fn restart(mut self, now: Timestamp) -> Self {
+        self.state.close().await;
+        let Self { control, state, .. } = self;
+        let settings = control.settings().clone();
+        drop((control, state));
+        self.state = open_state(&self.directory).await;
+        self.control = Control::open(
+            self.state.clone(),
+            self.signals.clone(),
+            self.root_key.clone(),
+            settings,
+            now,
+        )
+        .await
+        .unwrap();
+        self
+    }
+
+    /// Whether commits fail from now on.
+    pub(crate) fn fail_commits(&self, failing: bool) {
+        self.state.failing.store(failing, Ordering::SeqCst);
+    }
+
+    /// Every record committed since the start, as written.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let records = self.state.records.lock().unwrap();
+        records.iter().map(AuditRecord::to_json).collect()
+    }
+
+    /// The newest record of a name.
+    pub(crate) fn record(&self, name: &str) -> Value {
+        let found = self.records().into_iter().rev();
+        let mut found = found.filter(|record| record["eventName"] == name);
+        found
+            .next()
+            .unwrap_or_else(|| panic!("no record of {name}"))
+    }
+
+    pub(crate) fn count(&self, name: &str) -> usize {
+        let records = self.records().into_iter();
+        records.filter(|record| record["eventName"] == name).count()
+    }
+
+    pub(crate) fn admin(&self, name: &'static str) -> Call {
+        call(self.admin_caller(), name, START)
+    }
+
+    pub(crate) fn admin_at(&self, name: &'static str, now: Timestamp) -> Call {
+        call(self.admin_caller(), name, now)
+    }
+
+    pub(crate) fn admin_caller(&self) -> Caller {
+        Caller::User(UserCaller {
+            user: self.administrator.user.clone(),
+            access_key_id: self.administrator.access_key_id.clone(),
+        })
+    }
+
+    /// Another user, who may do nothing.
+    pub(crate) async fn mallory(&self) -> Caller {
+        let user = User {
+            unique_id: UniqueId::from_random(UniqueIdKind::User, [77; 17]),
+            name: "mallory".parse().unwrap(),
+            path: "/".into(),
+            created: START,
+            administrator: false,
+        };
+        self.apply(Change::InsertUser(user.clone())).await;
+        Caller::User(UserCaller {
+            user,
+            access_key_id: AccessKeyId::long_lived([77; 16]),
+        })
+    }
+
+    /// A change past control: how other parts of the world move.
+    pub(crate) async fn apply(&self, change: Change) {
+        let commit = Commit {
+            changes: vec![change],
+            trail: Vec::new(),
+        };
+        self.state.commit(commit).await.unwrap();
+    }
+
+    pub(crate) async fn activation(&self, limit: i64) -> CreateActivationOutput {
+        let input = CreateActivationInput {
+            iam_role: "Nodes".into(),
+            default_instance_name: Some("web".into()),
+            registration_limit: Some(limit),
+            tags: vec![("Env".into(), "prod".into())],
+            ..CreateActivationInput::default()
+        };
+        let call = self.admin("CreateActivation");
+        let made = self.control.create_activation(&call, input).await;
+        made.unwrap().into_inner()
+    }
+
+    /// A node with the key of this number.
+    pub(crate) async fn enrol(&self, key: usize) -> NodeId {
+        let activation = self.activation(1).await;
+        let input = registration(&activation, key);
+        self.register(input, START).await.unwrap()
+    }
+
+    pub(crate) async fn register(
+        &self,
+        input: RegisterManagedInstanceInput,
+        now: Timestamp,
+    ) -> Result<NodeId, RegisterManagedInstanceError> {
+        let call = call(nobody(), "RegisterManagedInstance", now);
+        let outcome = self.control.register_managed_instance(&call, input).await;
+        outcome.map(|recorded| recorded.into_inner().node_id)
+    }
+
+    /// The node as it calls with temporary credentials.
+    pub(crate) fn node_caller(&self, node_id: &NodeId) -> Caller {
+        Caller::Node(NodeCaller {
+            node_id: node_id.clone(),
+            iam_role: "Nodes".into(),
+            access_key_id: Some(AccessKeyId::temporary([9; 16])),
+            issued: Some(START),
+        })
+    }
+
+    /// The node as it calls with its own key.
+    pub(crate) fn node_key_caller(&self, node_id: &NodeId) -> Caller {
+        Caller::Node(NodeCaller {
+            node_id: node_id.clone(),
+            iam_role: "Nodes".into(),
+            access_key_id: None,
+            issued: None,
+        })
+    }
+
+    /// Opens the node's control channel as the gateway does.
+    pub(crate) async fn connect(&self, node_id: &NodeId, now: Timestamp) -> Authorized<NodeId> {
+        let caller = self.node_caller(node_id);
+        let create = call(caller.clone(), "CreateControlChannel", now);
+        let input = sortie_control::CreateControlChannelInput {
+            node_id: node_id.to_string(),
+        };
+        let answer = self.control.create_control_channel(&create, input).await;
+        let token = answer.unwrap().into_inner().token_value;
+        let open = call(caller, "OpenControlChannel", now);
+        let node = self
+            .control
+            .accept_control_channel(&open, node_id.as_str(), &token)
+            .await
+            .unwrap();
+        let info = NodeInfo {
+            agent_version: Some("3.3.9999.0".into()),
+            platform_type: Some("Linux".into()),
+            ..NodeInfo::default()
+        };
+        let address = "192.0.2.7".to_owned();
+        self.control
+            .node_online(&node, info, address, now)
+            .await
+            .unwrap();
+        node
+    }
+
+    /// A session on a connected node.
+    pub(crate) async fn session(&self, node_id: &NodeId) -> StartSessionOutput {
+        let call = self.admin("StartSession");
+        let outcome = self
+            .control
+            .start_session(&call, start(node_id.as_str()))
+            .await;
+        outcome.unwrap().into_inner()
+    }
+
+    pub(crate) async fn session_row(&self, id: &SessionId) -> Session {
+        self.control.session(id).await.unwrap().unwrap()
+    }
+}
+
+async fn open_state(directory: &TempDir) -> Arc<Watched> {
+    let inner = SqliteState::open(&directory.path().join("state.db")).await;
+    Arc::new(Watched {
+        inner: inner.unwrap(),
+        records: Mutex::default(),
+        failing: AtomicBool::new(false),
+    })
+}
+
+pub(crate) fn nobody() -> Caller {
+    Caller::Anonymous { access_key: None }
+}
+
+pub(crate) fn call(caller: Caller, name: &'static str, now: Timestamp) -> Call {
+    let rule = sortie_control::OPERATIONS
+        .iter()
+        .find(|rule| rule.name == name);
+    let event_source = match rule.map(|rule| rule.service) {
+        Some("sts") => "sts.amazonaws.com",
+        Some("cloudtrail") => "cloudtrail.amazonaws.com",
+        Some("ssmmessages") => "ssmmessages.amazonaws.com",
+        Some("ec2messages") => "ec2messages.amazonaws.com",
+        _ => "ssm.amazonaws.com",
+    };
+    Call {
+        request_id: Uuid::new_v4(),
+        caller,
+        source_ip: "192.0.2.1".into(),
+        user_agent: Some("test".into()),
+        event_source,
+        event_name: name,
+        read_only: ["Describe", "Get", "List", "Lookup"]
+            .iter()
+            .any(|verb| name.starts_with(verb)),
+        request_parameters: json!({"given": name}),
+        now,
+    }
+}
+
+pub(crate) fn start(target: &str) -> StartSessionInput {
+    StartSessionInput {
+        target: target.into(),
+        document_name: None,
+        parameters: std::collections::BTreeMap::new(),
+        reason: Some("to look".into()),
+        stream_base: "wss://sortie.example:7443".into(),
+    }
+}
+
+pub(crate) fn registration(
+    activation: &CreateActivationOutput,
+    key: usize,
+) -> RegisterManagedInstanceInput {
+    RegisterManagedInstanceInput {
+        activation_id: activation.activation_id.to_string(),
+        activation_code: activation.activation_code.clone(),
+        public_key: public_key(key),
+        public_key_type: "Rsa".into(),
+        fingerprint: FINGERPRINT.into(),
+        tags: Vec::new(),
+    }
+}
+
+/// A real public key, base64 of its DER; the same for the same number within a run.
+pub(crate) fn public_key(number: usize) -> String {
+    static KEYS: [OnceLock<String>; 4] = [const { OnceLock::new() }; 4];
+    let make = || {
+        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+        let der: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
+        STANDARD.encode(der.as_ref())
+    };
+    KEYS[number].get_or_init(make).clone()
+}
+
+pub(crate) fn secret(text: &str) -> Secret {
+    Secret::new(text)
+}
