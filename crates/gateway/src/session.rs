@@ -215,8 +215,6 @@ impl SessionTask {
     fn advance(&mut self) {
         self.now = self.shared.clock.now();
         self.run_out();
-        self.tell_features(Side::Client);
-        self.tell_features(Side::Node);
         if self.life.is_ending() {
             self.end();
         }
@@ -508,6 +506,9 @@ impl SessionTask {
             self.supersede(side, older, &client_id);
         }
         self.pairing.attach(side, attach.announced);
+        // Before anything else can be written: ends of ours wait for it.
+        self.tell_features(Side::Client);
+        self.tell_features(Side::Node);
         self.met |= self.client.is_some() && self.node.is_some();
         match side {
             Side::Client => {

@@ -45,26 +45,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that fit between two peers: little, so that a peer that does not read is noticed.
 const PIPE: usize = 16 * 1024;
 
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
 
-pub fn stamp() -> Stamp {
+pub(crate) fn stamp() -> Stamp {
     Stamp::new(Uuid::new_v4(), now())
 }
 
 /// Waits for something that should happen, and says what did not.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// Options that make a test fast. Waits that a test is not about stay long.
-pub fn quick() -> Options {
+pub(crate) fn quick() -> Options {
     Options {
         node_grace: Duration::from_millis(100),
         confirm_wait: Duration::from_millis(500),
@@ -73,13 +73,13 @@ pub fn quick() -> Options {
     }
 }
 
-pub struct World {
-    pub control: Control,
-    pub state: Arc<SqliteState>,
-    pub signals: Arc<dyn Signals>,
-    pub gateway: Gateway,
-    pub administrator: NewAdministrator,
-    pub nodes: [NodeId; 2],
+pub(crate) struct World {
+    pub(crate) control: Control,
+    pub(crate) state: Arc<SqliteState>,
+    pub(crate) signals: Arc<dyn Signals>,
+    pub(crate) gateway: Gateway,
+    pub(crate) administrator: NewAdministrator,
+    pub(crate) nodes: [NodeId; 2],
     task: JoinHandle<()>,
     stop: CancellationToken,
     serving: JoinSet<()>,
@@ -87,11 +87,11 @@ pub struct World {
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_, _| ()).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Settings, &mut Options)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings, &mut Options)) -> Self {
         let directory = TempDir::new().unwrap();
         let state = SqliteState::open(&directory.path().join("state.db"))
             .await
@@ -140,7 +140,10 @@ impl World {
     }
 
     /// Stops the gateway and waits until all its tasks are gone.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
+        if self.stop.is_cancelled() {
+            return;
+        }
         self.stop.cancel();
         within("the gateway to stop", &mut self.task).await.unwrap();
         within("the channels to end", async {
@@ -150,7 +153,7 @@ impl World {
     }
 
     /// Another gateway on the same state, as after a restart of the server.
-    pub async fn restart(&mut self, options: Options) {
+    pub(crate) async fn restart(&mut self, options: Options) {
         self.stop().await;
         let (gateway, task) = Gateway::new(self.control.clone(), &self.signals, options);
         self.gateway = gateway;
@@ -166,7 +169,7 @@ impl World {
         call(Caller::User(caller), event_name, "192.0.2.1")
     }
 
-    pub async fn start_session(&self) -> StartSessionOutput {
+    pub(crate) async fn start_session(&self) -> StartSessionOutput {
         let input = StartSessionInput {
             target: self.nodes[0].to_string(),
             document_name: None,
@@ -181,7 +184,7 @@ impl World {
         started.unwrap().into_inner()
     }
 
-    pub async fn resume(&self, session_id: &SessionId) -> Option<Secret> {
+    pub(crate) async fn resume(&self, session_id: &SessionId) -> Option<Secret> {
         let input = ResumeSessionInput {
             session_id: session_id.to_string(),
             stream_base: "ws://localhost".into(),
@@ -193,7 +196,7 @@ impl World {
         resumed.unwrap().into_inner().token_value
     }
 
-    pub async fn terminate(&self, session_id: &SessionId) {
+    pub(crate) async fn terminate(&self, session_id: &SessionId) {
         let input = TerminateSessionInput {
             session_id: session_id.to_string(),
         };
@@ -201,7 +204,7 @@ impl World {
         self.control.terminate_session(&call, input).await.unwrap();
     }
 
-    pub async fn deregister(&self, node_id: &NodeId) {
+    pub(crate) async fn deregister(&self, node_id: &NodeId) {
         let input = sortie_control::DeregisterManagedInstanceInput {
             instance_id: node_id.to_string(),
         };
@@ -212,12 +215,12 @@ impl World {
             .unwrap();
     }
 
-    pub async fn row(&self, session_id: &SessionId) -> Session {
+    pub(crate) async fn row(&self, session_id: &SessionId) -> Session {
         self.control.session(session_id).await.unwrap().unwrap()
     }
 
     /// The row, once it is in this state.
-    pub async fn until_state(&self, session_id: &SessionId, state: SessionState) -> Session {
+    pub(crate) async fn until_state(&self, session_id: &SessionId, state: SessionState) -> Session {
         let reached = async {
             let mut tick = tokio::time::interval(Duration::from_millis(5));
             loop {
@@ -236,11 +239,11 @@ impl World {
         within(&format!("the session to be {}", state.as_str()), reached).await
     }
 
-    pub async fn node_connected(&self, node_id: &NodeId) -> bool {
+    pub(crate) async fn node_connected(&self, node_id: &NodeId) -> bool {
         self.state.node(node_id).await.unwrap().unwrap().connected
     }
 
-    pub async fn until_connected(&self, node_id: &NodeId, connected: bool) {
+    pub(crate) async fn until_connected(&self, node_id: &NodeId, connected: bool) {
         let reached = async {
             let mut tick = tokio::time::interval(Duration::from_millis(5));
             while self.node_connected(node_id).await != connected {
@@ -255,7 +258,7 @@ impl World {
     }
 
     /// How many records of this name are in the trail.
-    pub async fn recorded(&self, event_name: &str) -> usize {
+    pub(crate) async fn recorded(&self, event_name: &str) -> usize {
         let query = TrailQuery {
             limit: 1000,
             ..TrailQuery::default()
@@ -272,7 +275,12 @@ impl World {
     }
 
     /// A control channel as a node opens it. `from`: its address.
-    pub async fn control_channel(&mut self, node: usize, from: &str, open: OpenControl) -> Channel {
+    pub(crate) async fn control_channel(
+        &mut self,
+        node: usize,
+        from: &str,
+        open: OpenControl,
+    ) -> Channel {
         let node_id = self.nodes[node].clone();
         let (ours, theirs) = self.pair();
         let gateway = self.gateway.clone();
@@ -285,7 +293,7 @@ impl World {
         Channel::open(ours, &open.to_text()).await
     }
 
-    pub async fn control_token(&self, node: usize) -> Secret {
+    pub(crate) async fn control_token(&self, node: usize) -> Secret {
         let node_id = &self.nodes[node];
         let call = call(node_caller(node_id), "CreateControlChannel", "192.0.2.7");
         let input = CreateControlChannelInput {
@@ -300,12 +308,12 @@ impl World {
     }
 
     /// An official agent, online.
-    pub async fn official_node(&mut self) -> Channel {
+    pub(crate) async fn official_node(&mut self) -> Channel {
         self.node_from(0, "192.0.2.7", None, None).await
     }
 
     /// Our agent, online.
-    pub async fn our_node(&mut self, sessions: &[&SessionId]) -> Channel {
+    pub(crate) async fn our_node(&mut self, sessions: &[&SessionId]) -> Channel {
         let sessions = sessions.iter().map(ToString::to_string).collect();
         self.node_from(
             0,
@@ -316,7 +324,7 @@ impl World {
         .await
     }
 
-    pub async fn node_from(
+    pub(crate) async fn node_from(
         &mut self,
         node: usize,
         address: &str,
@@ -339,7 +347,7 @@ impl World {
     }
 
     /// A data channel with this open message.
-    pub async fn data_channel(
+    pub(crate) async fn data_channel(
         &mut self,
         session_id: &SessionId,
         text: &str,
@@ -361,14 +369,14 @@ impl World {
     }
 
     /// An official client.
-    pub async fn client(&mut self, started: &StartSessionOutput) -> Channel {
+    pub(crate) async fn client(&mut self, started: &StartSessionOutput) -> Channel {
         let open = client_open(&started.token_value, "client-1");
         self.data_channel(&started.session_id, &open.to_text(), false)
             .await
     }
 
     /// A client of ours.
-    pub async fn our_client(&mut self, session_id: &SessionId, token: &Secret) -> Channel {
+    pub(crate) async fn our_client(&mut self, session_id: &SessionId, token: &Secret) -> Channel {
         let sortie = Some(SortieOpen::announcing("0.1.0"));
         let open = OpenClient {
             sortie,
@@ -377,7 +385,7 @@ impl World {
         self.data_channel(session_id, &open.to_text(), false).await
     }
 
-    pub async fn node_token(&self, session_id: &SessionId) -> Secret {
+    pub(crate) async fn node_token(&self, session_id: &SessionId) -> Secret {
         let call = call(
             node_caller(&self.nodes[0]),
             "CreateDataChannel",
@@ -395,14 +403,14 @@ impl World {
     }
 
     /// An official worker: asks for a token, signs its upgrade.
-    pub async fn worker(&mut self, session_id: &SessionId) -> Channel {
+    pub(crate) async fn worker(&mut self, session_id: &SessionId) -> Channel {
         let token = self.node_token(session_id).await;
         let open = node_open(&token, &self.nodes[0]);
         self.data_channel(session_id, &open.to_text(), true).await
     }
 
     /// A worker of ours: has the token of its start message, signs nothing.
-    pub async fn our_worker(&mut self, start: &StartContent) -> Channel {
+    pub(crate) async fn our_worker(&mut self, start: &StartContent) -> Channel {
         let token = &start.sortie.as_ref().unwrap().token;
         let sortie = Some(SortieOpen::announcing("0.1.0"));
         let open = OpenNode {
@@ -414,7 +422,7 @@ impl World {
     }
 
     /// A shell between official peers, both ends open.
-    pub async fn shell(&mut self) -> Shell {
+    pub(crate) async fn shell(&mut self) -> Shell {
         let mut control = self.official_node().await;
         let started = self.start_session().await;
         let client = self.client(&started).await;
@@ -432,7 +440,7 @@ impl World {
     }
 
     /// A client that comes back as an official one does.
-    pub async fn resumed(&mut self, session_id: &SessionId) -> Channel {
+    pub(crate) async fn resumed(&mut self, session_id: &SessionId) -> Channel {
         let token = self
             .resume(session_id)
             .await
@@ -443,12 +451,12 @@ impl World {
 }
 
 /// A session between official peers.
-pub struct Shell {
-    pub id: SessionId,
-    pub started: StartSessionOutput,
-    pub control: Channel,
-    pub client: Channel,
-    pub worker: Channel,
+pub(crate) struct Shell {
+    pub(crate) id: SessionId,
+    pub(crate) started: StartSessionOutput,
+    pub(crate) control: Channel,
+    pub(crate) client: Channel,
+    pub(crate) worker: Channel,
 }
 
 async fn server_side(stream: DuplexStream) -> sortie_gateway::Socket {
@@ -499,7 +507,7 @@ fn call(caller: Caller, event_name: &'static str, source_ip: &str) -> Call {
     }
 }
 
-pub fn client_open(token: &Secret, client_id: &str) -> OpenClient {
+pub(crate) fn client_open(token: &Secret, client_id: &str) -> OpenClient {
     OpenClient {
         message_schema_version: "1.0".into(),
         request_id: Uuid::new_v4().to_string(),
@@ -510,7 +518,7 @@ pub fn client_open(token: &Secret, client_id: &str) -> OpenClient {
     }
 }
 
-pub fn node_open(token: &Secret, node_id: &NodeId) -> OpenNode {
+pub(crate) fn node_open(token: &Secret, node_id: &NodeId) -> OpenNode {
     OpenNode {
         message_schema_version: "1.0".into(),
         request_id: Uuid::new_v4().to_string(),
@@ -522,7 +530,7 @@ pub fn node_open(token: &Secret, node_id: &NodeId) -> OpenNode {
 }
 
 /// A numbered frame.
-pub fn stream(message_type: MessageType, number: i64, payload: &[u8]) -> Bytes {
+pub(crate) fn stream(message_type: MessageType, number: i64, payload: &[u8]) -> Bytes {
     let new = NewFrame {
         message_type,
         sequence_number: number,
@@ -536,20 +544,20 @@ pub fn stream(message_type: MessageType, number: i64, payload: &[u8]) -> Bytes {
     new.encode().unwrap()
 }
 
-pub fn output(number: i64, payload: &[u8]) -> Bytes {
+pub(crate) fn output(number: i64, payload: &[u8]) -> Bytes {
     stream(MessageType::OutputStreamData, number, payload)
 }
 
-pub fn input(number: i64, payload: &[u8]) -> Bytes {
+pub(crate) fn input(number: i64, payload: &[u8]) -> Bytes {
     stream(MessageType::InputStreamData, number, payload)
 }
 
-pub fn ack(frame: &Frame) -> Bytes {
+pub(crate) fn ack(frame: &Frame) -> Bytes {
     service::acknowledge_of(stamp(), frame)
 }
 
 /// The peer's end of a channel.
-pub struct Channel {
+pub(crate) struct Channel {
     socket: WebSocketStream<DuplexStream>,
 }
 
@@ -565,25 +573,25 @@ impl Channel {
         channel
     }
 
-    pub async fn send_message(&mut self, message: Message) {
+    pub(crate) async fn send_message(&mut self, message: Message) {
         within("a message to be taken", self.socket.send(message))
             .await
             .unwrap();
     }
 
-    pub async fn send(&mut self, bytes: Bytes) {
+    pub(crate) async fn send(&mut self, bytes: Bytes) {
         self.send_message(Message::Binary(bytes)).await;
     }
 
     /// Whether a message is taken at all.
-    pub async fn try_send(&mut self, bytes: Bytes) -> bool {
+    pub(crate) async fn try_send(&mut self, bytes: Bytes) -> bool {
         let sent = timeout(PATIENCE, self.socket.send(Message::Binary(bytes))).await;
         matches!(sent, Ok(Ok(())))
     }
 
     /// The next message that is not a ping or pong; `None` when the channel is closed. No text frame
     /// may ever come.
-    pub async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             match within("a message or the end", self.socket.next()).await {
                 Some(Ok(Message::Binary(bytes))) => return Some(Frame::parse(bytes).unwrap()),
@@ -594,7 +602,7 @@ impl Channel {
         }
     }
 
-    pub async fn expect(&mut self, message_type: MessageType) -> Frame {
+    pub(crate) async fn expect(&mut self, message_type: MessageType) -> Frame {
         let frame = self
             .next()
             .await
@@ -604,7 +612,7 @@ impl Channel {
     }
 
     /// The next frame of this type; others are passed over.
-    pub async fn until(&mut self, message_type: MessageType) -> Frame {
+    pub(crate) async fn until(&mut self, message_type: MessageType) -> Frame {
         loop {
             let frame = self.next().await;
             let frame = frame.unwrap_or_else(|| panic!("closed before {message_type}"));
@@ -615,22 +623,22 @@ impl Channel {
     }
 
     /// The text of `channel_closed`, whatever came before it.
-    pub async fn closed(&mut self) -> String {
+    pub(crate) async fn closed(&mut self) -> String {
         let frame = self.until(MessageType::ChannelClosed).await;
         ChannelClosed::parse(&frame.payload()).unwrap().output
     }
 
-    pub async fn features(&mut self) -> Features {
+    pub(crate) async fn features(&mut self) -> Features {
         let frame = self.expect(MessageType::SortieFeatures).await;
         Features::parse(&frame.payload()).unwrap()
     }
 
     /// Waits until the other side has hung up.
-    pub async fn until_hung_up(&mut self) {
+    pub(crate) async fn until_hung_up(&mut self) {
         while self.next().await.is_some() {}
     }
 
-    pub async fn until_pong(&mut self) {
+    pub(crate) async fn until_pong(&mut self) {
         loop {
             match within("a pong", self.socket.next()).await {
                 Some(Ok(Message::Pong(payload))) if &payload[..] == b"question" => return,
@@ -641,7 +649,7 @@ impl Channel {
     }
 
     /// The start message of a session, on a control channel.
-    pub async fn started(&mut self) -> StartContent {
+    pub(crate) async fn started(&mut self) -> StartContent {
         let frame = self.expect(MessageType::InteractiveShell).await;
         match ControlMessage::parse(&frame).unwrap() {
             ControlMessage::InteractiveShell(start) => *start,
@@ -650,19 +658,19 @@ impl Channel {
     }
 
     /// The session that a `channel_closed` on a control channel ends.
-    pub async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         let frame = self.until(MessageType::ChannelClosed).await;
         ChannelClosed::parse(&frame.payload()).unwrap().session_id
     }
 
     /// Reports a result and waits for its acknowledgement.
-    pub async fn complete(&mut self, session_id: &SessionId, status: &str, output: &str) {
+    pub(crate) async fn complete(&mut self, session_id: &SessionId, status: &str, output: &str) {
         let stamp = stamp();
         self.send(result(stamp, session_id, status, output)).await;
         self.acknowledged(stamp).await;
     }
 
-    pub async fn acknowledged(&mut self, stamp: Stamp) {
+    pub(crate) async fn acknowledged(&mut self, stamp: Stamp) {
         let frame = self.until(MessageType::AgentTaskAcknowledge).await;
         let ControlMessage::TaskAcknowledge(ack) = ControlMessage::parse(&frame).unwrap() else {
             panic!("not an acknowledgement");
@@ -670,7 +678,7 @@ impl Channel {
         assert_eq!(ack.message_id, stamp.message_id.to_string());
     }
 
-    pub async fn say_state(&mut self, session_id: &SessionId, state: &str) {
+    pub(crate) async fn say_state(&mut self, session_id: &SessionId, state: &str) {
         self.send(service::agent_session_state(
             stamp(),
             session_id.as_str(),
@@ -680,7 +688,7 @@ impl Channel {
     }
 }
 
-pub fn result(stamp: Stamp, session_id: &SessionId, status: &str, output: &str) -> Bytes {
+pub(crate) fn result(stamp: Stamp, session_id: &SessionId, status: &str, output: &str) -> Bytes {
     let body = AgentTaskComplete {
         schema_version: 1,
         task_id: session_id.to_string(),
