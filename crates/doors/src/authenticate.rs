@@ -22,6 +22,24 @@ pub(crate) struct Refused {
     pub(crate) access_key: Option<String>,
     /// The key belonged to a node that was deregistered.
     pub(crate) node_gone: bool,
+    /// The key or its session token is none of ours.
+    pub(crate) foreign: bool,
+}
+
+impl Refused {
+    /// A request that nobody signed, where somebody must.
+    pub(crate) fn unsigned(protocol: Protocol) -> Self {
+        Self::of(SigError::Missing.code_for(protocol))
+    }
+
+    fn of(error: AwsError) -> Self {
+        Self {
+            error,
+            access_key: None,
+            node_gone: false,
+            foreign: false,
+        }
+    }
 }
 
 /// What a request is verified against.
@@ -49,11 +67,7 @@ impl House {
                 authorization
             }
             Err(error) => {
-                return Err(Refused {
-                    error: error.code_for(protocol),
-                    access_key: None,
-                    node_gone: false,
-                });
+                return Err(Refused::of(error.code_for(protocol)));
             }
         };
         let claim = Claim {
@@ -71,6 +85,10 @@ impl House {
             error: failure.error(protocol),
             access_key: Some(authorization.access_key),
             node_gone: matches!(failure, Failure::Known(AuthenticationError::NodeGone)),
+            foreign: matches!(
+                failure,
+                Failure::Known(AuthenticationError::UnknownKey | AuthenticationError::BadToken)
+            ),
         })
     }
 }

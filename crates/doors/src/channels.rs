@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sortie_control::{Call, Caller};
 use sortie_gateway::{Gateway, Io, Peer, Socket};
-use sortie_wire::{AwsError, Protocol, Service, sigv4::SigError};
+use sortie_wire::{AwsError, Protocol, Service};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::timeout,
@@ -134,6 +134,9 @@ impl House {
         let mut call = self.call_of(&received, entry, caller);
         let name = name(&received);
         call.request_parameters = channel_parameters(&name, Value::Null);
+        if let Some(failure) = foreign_channel(channel, &name, &call.caller) {
+            return self.failed(&received, service, &call, failure).await;
+        }
         let accept = match websocket_key(&received.headers) {
             Ok(key) => derive_accept_key(key),
             Err(why) => {
@@ -159,20 +162,39 @@ impl House {
         response.into()
     }
 
-    /// Who opens a channel. A control channel is a node's own; a data channel may be opened by
-    /// whoever has its token.
+    /// Who opens a channel. A control channel needs a signature. A data channel may be opened by
+    /// whoever has its token, and a client that signs with another installation's credentials,
+    /// because they are its default ones, counts as one that does not sign.
     async fn opener(&self, received: &Received, channel: Channel) -> Result<Caller, Refused> {
         let service = Service::SsmMessages;
-        let caller = self.authenticate(received, b"", service).await?;
+        let caller = match self.authenticate(received, b"", service).await {
+            Err(refused) if refused.foreign && channel == Channel::OpenData => {
+                tracing::debug!(access_key = refused.access_key, "signed with a foreign key");
+                return Ok(Caller::Anonymous { access_key: None });
+            }
+            authenticated => authenticated?,
+        };
         match (&caller, channel) {
-            (Caller::Anonymous { .. }, Channel::OpenControl) => Err(Refused {
-                error: SigError::Missing.code_for(service.protocol()),
-                access_key: None,
-                node_gone: false,
-            }),
+            (Caller::Anonymous { .. }, Channel::OpenControl) => {
+                Err(Refused::unsigned(service.protocol()))
+            }
             _ => Ok(caller),
         }
     }
+}
+
+/// A control channel is its node's own. Said here already, where the answer can still be an HTTP
+/// error; the gateway asks control again with the token.
+fn foreign_channel(channel: Channel, name: &str, caller: &Caller) -> Option<Failure> {
+    let code = match caller {
+        _ if channel != Channel::OpenControl => return None,
+        Caller::Node(node) if node.node_id.as_str() == name => return None,
+        // Another node must not see the access-denied tag, see `CreateControlChannel`.
+        Caller::Node(_) => "InvalidInstanceId",
+        Caller::Anonymous { .. } | Caller::User(_) => "AccessDeniedException",
+    };
+    let text = "Only the managed node itself may open its control channel.";
+    Some(Failure::denied_as(AwsError::new(code, 403, text)))
 }
 
 /// The trail's view of a channel call.

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use serde_json::Value;
 use sortie_control::{Access, Call, Caller};
-use sortie_wire::{AwsError, Form, Protocol, Service, sigv4::SigError};
+use sortie_wire::{AwsError, Form, Protocol, Service};
 use uuid::Uuid;
 
 use crate::{
     Connection, House, Listener, answer,
+    authenticate::Refused,
     errors::Failure,
     operations::{OperationEntry, find},
     request::{BodyError, Received, read_body},
@@ -206,15 +207,11 @@ impl House {
         body: &[u8],
         service: Service,
         entry: Option<&OperationEntry>,
-    ) -> Result<Caller, crate::authenticate::Refused> {
+    ) -> Result<Caller, Refused> {
         let caller = self.authenticate(received, body, service).await?;
         let nobody = matches!(caller, Caller::Anonymous { .. });
         if nobody && entry.is_none_or(|entry| entry.who() != Access::Anyone) {
-            return Err(crate::authenticate::Refused {
-                error: SigError::Missing.code_for(service.protocol()),
-                access_key: None,
-                node_gone: false,
-            });
+            return Err(Refused::unsigned(service.protocol()));
         }
         Ok(caller)
     }
@@ -225,7 +222,7 @@ impl House {
         received: &Received,
         service: Service,
         entry: Option<&OperationEntry>,
-        refused: crate::authenticate::Refused,
+        refused: Refused,
     ) -> Outcome {
         let access_key = refused.access_key;
         tracing::debug!(

@@ -1,7 +1,7 @@
 //! Where log lines go: standard error, as text or JSON, filtered as configured. Standard output
 //! belongs to what a person or script asked for.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
@@ -15,6 +15,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(filter)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     // An error says that the process has a subscriber already: a test's, or a first server's.
     let _ = match format {

@@ -1,7 +1,7 @@
 //! A whole server without its program: real store, control, gateway and doors behind a real
 //! listener on loopback, and clients that sign with `sortie-wire`.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use std::{
     net::SocketAddr,
@@ -18,15 +18,21 @@ use aws_lc_rs::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, body::Incoming, server::conn::http1, service::{Service, service_fn}};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::{Value, json};
-use sortie_control::{Control, RootKey, Settings};
-use sortie_doors::{Connection, DoorOptions, Doors, Listener};
+use sortie_control::{Control, RootKey, Settings, operation_rule};
+use sortie_doors::{Connection, DoorOptions, Doors, Listener, OperationEntry};
+use sortie_evidence::Category;
 use sortie_gateway::{Gateway, Options};
-use sortie_ports::{LocalSignals, Signals, State, TrailAttribute, TrailQuery};
+use sortie_ports::{LocalSignals, Signals, State, TrailQuery};
 use sortie_store::SqliteState;
-use sortie_types::{Secret, Timestamp};
+use sortie_types::Timestamp;
 use sortie_wire::sigv4::{self, Credentials, RequestParts};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -36,7 +42,9 @@ pub const REGION: &str = "local-1";
 pub const JSON: &str = "application/x-amz-json-1.1";
 
 pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
 
@@ -47,7 +55,10 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl 
         if let Some(found) = look().await {
             return found;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{what} did not come");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{what} did not come"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -78,15 +89,30 @@ impl World {
     /// Data events are on, so that every call leaves a record that can be looked at.
     pub async fn with(options: DoorOptions) -> Self {
         let directory = TempDir::new().unwrap();
-        let state = SqliteState::open(&directory.path().join("state.db")).await.unwrap();
+        let state = SqliteState::open(&directory.path().join("state.db"))
+            .await
+            .unwrap();
         let state: Arc<dyn State> = Arc::new(state);
         let signals: Arc<dyn Signals> = Arc::new(LocalSignals::default());
-        let settings = Settings { data_events: true, ..Settings::new(REGION.parse().unwrap()) };
+        let settings = Settings {
+            data_events: true,
+            ..Settings::new(REGION.parse().unwrap())
+        };
         let key = RootKey::generate().unwrap();
-        let control = Control::open(Arc::clone(&state), Arc::clone(&signals), key, settings, now());
+        let control = Control::open(
+            Arc::clone(&state),
+            Arc::clone(&signals),
+            key,
+            settings,
+            now(),
+        );
         let control = control.await.unwrap();
         let name = "admin".parse().unwrap();
-        let made = control.create_administrator(&name, now()).await.unwrap().unwrap();
+        let made = control
+            .create_administrator(&name, now())
+            .await
+            .unwrap()
+            .unwrap();
         let (gateway, task) = Gateway::new(control.clone(), &signals, Options::default());
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
@@ -94,7 +120,12 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = TaskTracker::new();
-        tokio::spawn(serve(listener, doors.clone(), connections.clone(), stop.clone()));
+        tokio::spawn(serve(
+            listener,
+            doors.clone(),
+            connections.clone(),
+            stop.clone(),
+        ));
         Self {
             control,
             state,
@@ -137,6 +168,16 @@ impl World {
         draft.signed(&self.admin, "ssm").send().await
     }
 
+    /// The one trail record of a call of this operation; of a data event nothing, because they
+    /// cannot be looked up.
+    pub async fn record_of_any(&self, entry: &OperationEntry, answer: &Answer) -> Option<Value> {
+        let rule = operation_rule(entry.service.signing_name(), entry.name).unwrap();
+        match rule.category {
+            Category::Management => Some(self.record_of(answer).await),
+            Category::Data => None,
+        }
+    }
+
     /// The one trail record of a call.
     pub async fn record_of(&self, answer: &Answer) -> Value {
         let request_id = answer.request_id();
@@ -147,17 +188,26 @@ impl World {
     }
 
     pub async fn records(&self) -> Vec<Value> {
-        let query = TrailQuery { limit: 1000, ..TrailQuery::default() };
+        let query = TrailQuery {
+            limit: 1000,
+            ..TrailQuery::default()
+        };
         let rows = self.state.trail(query).await.unwrap();
-        let all = rows.into_iter().map(|(_, entry)| serde_json::from_str(&entry.record).unwrap());
+        let all = rows
+            .into_iter()
+            .map(|(_, entry)| serde_json::from_str(&entry.record).unwrap());
         all.collect()
     }
 
     /// An enrolled node.
     pub async fn node(&self) -> Node {
-        let made = self.ssm("CreateActivation", json!({ "IamRole": "Nodes" })).await.ok();
+        let made = self
+            .ssm("CreateActivation", json!({ "IamRole": "Nodes" }))
+            .await
+            .ok();
         let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
-        let public = AsDer::<aws_lc_rs::encoding::PublicKeyX509Der>::as_der(key.public_key()).unwrap();
+        let public =
+            AsDer::<aws_lc_rs::encoding::PublicKeyX509Der>::as_der(key.public_key()).unwrap();
         let fingerprint = uuid::Uuid::new_v4().to_string();
         let body = json!({
             "ActivationId": made["ActivationId"], "ActivationCode": made["ActivationCode"],
@@ -175,7 +225,12 @@ impl World {
     }
 }
 
-async fn serve(listener: TcpListener, doors: Doors, connections: TaskTracker, stop: CancellationToken) {
+async fn serve(
+    listener: TcpListener,
+    doors: Doors,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) {
     let router = doors.router(Listener { tls: false });
     loop {
         let (stream, peer) = tokio::select! {
@@ -184,7 +239,9 @@ async fn serve(listener: TcpListener, doors: Doors, connections: TaskTracker, st
         };
         let router = TowerToHyperService::new(router.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Connection::new(peer, None, Arc::new(())));
+            request
+                .extensions_mut()
+                .insert(Connection::new(peer, None, Arc::new(())));
             router.call(request)
         });
         connections.spawn(async move {
@@ -206,7 +263,10 @@ impl Node {
     pub async fn credentials(&self, world: &World) -> Credentials {
         let token = self.token_request(world).send().await.ok();
         let text = |name: &str| token[name].as_str().unwrap().to_owned();
-        assert!(token["UpdateKeyPair"].is_boolean(), "a missing member stops official nodes");
+        assert!(
+            token["UpdateKeyPair"].is_boolean(),
+            "a missing member stops official nodes"
+        );
         assert!(token["TokenExpirationDate"].is_number());
         Credentials {
             access_key_id: text("AccessKeyId"),
@@ -219,7 +279,10 @@ impl Node {
     pub fn token_request(&self, world: &World) -> Draft {
         let body = json!({ "Fingerprint": self.fingerprint });
         let target = "AmazonSSM.RequestManagedInstanceRoleToken";
-        world.json(target, &body).signed_by_key(&self.id, &self.key).chunked()
+        world
+            .json(target, &body)
+            .signed_by_key(&self.id, &self.key)
+            .chunked()
     }
 }
 
@@ -257,10 +320,15 @@ impl Draft {
         self.signed_at(credentials, service, REGION, now())
     }
 
-    pub fn signed_at(self, credentials: &Credentials, service: &str, region: &str, time: Timestamp) -> Self {
-        let added = self.with_parts(|parts| {
-            sigv4::sign(parts, &self.body, credentials, service, region, time)
-        });
+    pub fn signed_at(
+        self,
+        credentials: &Credentials,
+        service: &str,
+        region: &str,
+        time: Timestamp,
+    ) -> Self {
+        let added = self
+            .with_parts(|parts| sigv4::sign(parts, &self.body, credentials, service, region, time));
         self.with_headers(added)
     }
 
@@ -270,9 +338,8 @@ impl Draft {
             key.sign(&RSA_PSS_SHA256, &SystemRandom::new(), text, &mut signature)?;
             Ok::<_, aws_lc_rs::error::Unspecified>(signature)
         };
-        let added = self.with_parts(|parts| {
-            sigv4::sign_rsa(parts, &self.body, node_id, REGION, now(), sign)
-        });
+        let added = self
+            .with_parts(|parts| sigv4::sign_rsa(parts, &self.body, node_id, REGION, now(), sign));
         self.with_headers(added.unwrap())
     }
 
@@ -286,7 +353,15 @@ impl Draft {
     /// Presigns a request for its path and query.
     pub fn presigned(mut self, credentials: &Credentials, service: &str, region: &str) -> Self {
         let query = self.with_parts(|parts| {
-            sigv4::presign(parts, &self.body, credentials, service, region, now(), Duration::from_secs(60))
+            sigv4::presign(
+                parts,
+                &self.body,
+                credentials,
+                service,
+                region,
+                now(),
+                Duration::from_secs(60),
+            )
         });
         let path = self.path.split('?').next().unwrap().to_owned();
         self.path = format!("{path}?{query}");
@@ -300,12 +375,19 @@ impl Draft {
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
         let (path, query) = self.path.split_once('?').unwrap_or((&self.path, ""));
-        use_them(&RequestParts { method: &self.method, path, query, headers: &headers })
+        use_them(&RequestParts {
+            method: &self.method,
+            path,
+            query,
+            headers: &headers,
+        })
     }
 
     /// The head as a client would write it.
     pub fn build<B>(&self, body: B) -> Request<B> {
-        let mut request = Request::builder().method(self.method.as_str()).uri(&self.path);
+        let mut request = Request::builder()
+            .method(self.method.as_str())
+            .uri(&self.path);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -323,7 +405,11 @@ impl Draft {
             let body = http_body_util::StreamBody::new(futures_util::stream::iter(pieces));
             exchange(stream, self.build(body)).await
         } else {
-            exchange(stream, self.build(Full::new(Bytes::from(self.body.clone())))).await
+            exchange(
+                stream,
+                self.build(Full::new(Bytes::from(self.body.clone()))),
+            )
+            .await
         }
     }
 }
@@ -334,12 +420,18 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     let connection = tokio::spawn(connection);
     let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     connection.abort();
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    }
 }
 
 #[derive(Debug)]
@@ -365,7 +457,10 @@ impl Answer {
     }
 
     pub fn request_id(&self) -> String {
-        self.headers["x-amzn-requestid"].to_str().unwrap().to_owned()
+        self.headers["x-amzn-requestid"]
+            .to_str()
+            .unwrap()
+            .to_owned()
     }
 
     pub fn content_type(&self) -> &str {
@@ -376,20 +471,15 @@ impl Answer {
     pub fn error(&self) -> (u16, String) {
         let text = self.text();
         let code = if text.starts_with('{') {
-            self.json()["__type"].as_str().unwrap_or_default().to_owned()
+            self.json()["__type"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
         } else {
-            sortie_wire::AwsError::parse_xml_error(self.status, text).code.into_owned()
+            sortie_wire::AwsError::parse_xml_error(self.status, text)
+                .code
+                .into_owned()
         };
         (self.status, code)
     }
-}
-
-/// What a look-up of the trail by attribute gives.
-pub async fn looked_up(world: &World, attribute: TrailAttribute) -> usize {
-    let query = TrailQuery { attribute: Some(attribute), limit: 1000, ..TrailQuery::default() };
-    world.state.trail(query).await.unwrap().len()
-}
-
-pub fn secret(text: &str) -> Secret {
-    Secret::new(text)
 }
