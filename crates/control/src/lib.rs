@@ -70,6 +70,10 @@ pub use sessions::{
     ResumeSessionOutput, SessionFilter, SessionList, StartSessionError, StartSessionInput,
     StartSessionOutput, TerminateSessionError, TerminateSessionInput, TerminateSessionOutput,
 };
+/// The rows that answers are made of, so that callers of control need not know where they are kept.
+pub use sortie_ports::{
+    Activation, Node, NodeInfo, PingStatus, Session, SessionState, StoreError, TrailEntry, User,
+};
 pub use tags::{
     AddTagsToResourceInput, ListTagsForResourceInput, ListTagsForResourceOutput,
     RemoveTagsFromResourceInput, TagsError,

@@ -7,6 +7,8 @@ mod authentication;
 #[cfg(test)]
 mod channels;
 #[cfg(test)]
+mod coverage;
+#[cfg(test)]
 mod enrolment;
 #[cfg(test)]
 mod nodes;
