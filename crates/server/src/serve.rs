@@ -257,7 +257,7 @@ impl Wired<'_> {
     ) -> Running {
         let control = self.control;
         let (gateway, gateway_task) =
-            Gateway::new(control.clone(), &self.signals, gateway_options(self.config));
+            Gateway::new(control.clone(), self.signals, gateway_options(self.config));
         let doors = Doors::new(control.clone(), gateway, door_options(self.config));
         let flusher_stop = CancellationToken::new();
         let flusher = {

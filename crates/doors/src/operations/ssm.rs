@@ -236,7 +236,10 @@ fn activation(view: ActivationView) -> wire::Activation {
         default_instance_name: activation.default_instance_name,
         iam_role: Some(activation.iam_role),
         registration_limit: i32::try_from(activation.registration_limit).ok(),
-        registrations_count: i32::try_from(activation.registrations_count).ok(),
+        // The model has no zero.
+        registrations_count: i32::try_from(activation.registrations_count)
+            .ok()
+            .filter(|count| *count > 0),
         expiration_date: Some(activation.expires),
         expired: Some(expired),
         created_date: Some(activation.created),

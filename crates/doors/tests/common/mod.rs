@@ -113,7 +113,7 @@ impl World {
             .await
             .unwrap()
             .unwrap();
-        let (gateway, task) = Gateway::new(control.clone(), &signals, Options::default());
+        let (gateway, task) = Gateway::new(control.clone(), signals, Options::default());
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
         let doors = Doors::new(control.clone(), gateway, options);
