@@ -1,5 +1,12 @@
 //! Who may come in, what the others are told, and that each of them leaves its record.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod common;
 
 use common::{Draft, World, now};

@@ -1,6 +1,13 @@
 //! The other judge: botocore signs, sends and parses, and its models accept every answer. Where no
 //! Python has botocore (it comes with the AWS CLI) there is nothing to ask.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod common;
 
 use std::process::Command;

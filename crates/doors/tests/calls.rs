@@ -1,5 +1,12 @@
 //! Calls of people's tools: routes, bodies, forms of answers and errors.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod common;
 
 use common::{World, until};

@@ -1,6 +1,13 @@
 //! What nodes get: the official program reacts to small differences with panics, endless polling or
 //! half an hour of silence, so each rule that keeps it well has its case here.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod common;
 
 use std::time::Duration;

@@ -29,6 +29,9 @@ use crate::config::Limits;
 /// How long to leave an accept loop alone when the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The largest head of a request. Session tokens have some hundred bytes.
+const LARGEST_HEAD: usize = 64 << 10;
+
 /// What every connection of one listener shares.
 #[derive(Clone)]
 pub(crate) struct Serving {
@@ -66,26 +69,26 @@ impl Serving {
     /// Accepts until told to stop. Ends at once then; connections go on in `tasks`.
     pub(crate) async fn accept(self, listener: TcpListener) {
         loop {
-            // Waiting for a permit before accepting leaves the excess in the kernel's queue.
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Over the cap one connection waits here and the others in the kernel's queue.
             let permit = tokio::select! {
                 () = self.stop.cancelled() => return,
                 permit = Arc::clone(&self.permits).acquire_owned() => permit,
             };
             let Ok(permit) = permit else { return };
-            let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let connection = self.clone().connection(stream, peer, permit);
-                    self.tasks.spawn(connection);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            self.tasks
+                .spawn(self.clone().connection(stream, peer, permit));
         }
     }
 
@@ -128,6 +131,7 @@ impl Serving {
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header)
+            .max_buf_size(LARGEST_HEAD)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut served = pin!(served);

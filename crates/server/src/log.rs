@@ -16,6 +16,9 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
+        // Whoever reads the log may go; the server must not, and a complaint about that could only
+        // go the same way.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     // An error says that the process has a subscriber already: a test's, or a first server's.
     let _ = match format {

@@ -27,7 +27,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Everything on this machine, for trying out and developing
-    Dev(DevOptions),
+    Dev(Box<DevOptions>),
     /// The server
     Serve(Box<Serve>),
 }
@@ -71,7 +71,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Dev(options) => {
             options.start_log()?;
-            runtime()?.block_on(dev_until_told(options))
+            runtime()?.block_on(dev_until_told(*options))
         }
     }
 }

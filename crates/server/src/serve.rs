@@ -320,7 +320,6 @@ fn door_options(config: &Config) -> DoorOptions {
         body_limit: config.limits.body_bytes,
         domain: config.service_domain.clone(),
         accepted_regions: config.accepted_regions.clone(),
-        ..DoorOptions::default()
     }
 }
 
