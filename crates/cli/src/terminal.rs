@@ -78,3 +78,32 @@ pub(crate) fn size() -> Size {
     });
     Size::new(cols, rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use sortie_testkit::Terminal;
+
+    use super::*;
+
+    /// Tells this test's second run, on the terminal, what it is for.
+    const ON_TERMINAL: &str = "SORTIE_TEST_ON_TERMINAL";
+
+    #[test]
+    fn a_panic_restores_the_terminal_even_without_unwinding() {
+        if std::env::var_os(ON_TERMINAL).is_some() {
+            restore_on_panic();
+            // Without its drop only the hook can restore, as where panics abort.
+            std::mem::forget(RawTerminal::enter().unwrap().unwrap());
+            panic!("on purpose");
+        }
+        let name = "terminal::tests::a_panic_restores_the_terminal_even_without_unwinding";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name, "--nocapture"]).env(ON_TERMINAL, "1");
+        let mut terminal = Terminal::open(&command, 80, 24).unwrap();
+        terminal.until("on purpose").unwrap();
+        assert!(!terminal.exit_status().unwrap().success());
+        assert!(terminal.is_cooked().unwrap());
+    }
+}

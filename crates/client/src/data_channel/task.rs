@@ -150,8 +150,8 @@ impl<R: Resume> Channel<R> {
             size_sent: None,
             input: Bytes::new(),
             outbox: VecDeque::new(),
-            // The official client's first connection: one retry at once and five more.
-            backoff: Backoff::new(Schedule::Official { retries: 6 }),
+            // Six tries in all, as the official client makes them.
+            backoff: Backoff::new(Schedule::Official { retries: 5 }),
             was_connected: false,
             connected_at: None,
             away_since: None,
