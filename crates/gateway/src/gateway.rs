@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when sessions are to stop.
     stop_sessions: CancellationToken,
+    /// Cancelled when a restart is waiting, and nobody should be waited for.
+    hurry: CancellationToken,
     /// Cancelled when control channels are to close: after the sessions, which use them.
     pub(crate) stop_nodes: CancellationToken,
     pub(crate) nodes: Mutex<HashMap<NodeId, NodeEntry>>,
@@ -78,7 +80,7 @@ impl Gateway {
     #[must_use]
     pub fn new(
         control: Control,
-        signals: &Arc<dyn Signals>,
+        signals: Arc<dyn Signals>,
         options: Options,
     ) -> (Self, GatewayTask) {
         let shared = Arc::new(Shared {
@@ -87,6 +89,7 @@ impl Gateway {
             clock: Clock::new(),
             tasks: TaskTracker::new(),
             stop_sessions: CancellationToken::new(),
+            hurry: CancellationToken::new(),
             stop_nodes: CancellationToken::new(),
             nodes: Mutex::default(),
             sessions: Mutex::default(),
@@ -171,6 +174,21 @@ impl Shared {
         self.tell_node(node_id, message)
     }
 
+    /// Says a last word and hangs up, politely unless there is a hurry: official workers give up
+    /// 3 s after a server went away.
+    pub(crate) async fn farewell(&self, socket: Socket, last_word: Option<Bytes>) {
+        let polite = socket::farewell(socket, last_word);
+        // In a hurry the socket is just dropped, which official peers do all the time.
+        let _ = self.hurry.run_until_cancelled(polite).await;
+    }
+
+    /// The same, beside the caller.
+    pub(crate) fn part(self: &Arc<Self>, socket: Socket, last_word: Option<Bytes>) {
+        let shared = Arc::clone(self);
+        self.tasks
+            .spawn(async move { shared.farewell(socket, last_word).await });
+    }
+
     /// A hint: the row may have changed. A session whose mailbox is full hears of it at the next
     /// look at all rows.
     fn hint(&self, session_id: &SessionId) -> bool {
@@ -186,13 +204,13 @@ async fn accept(shared: &Arc<Shared>, session_id: String, peer: Peer, mut socket
         Ok(text) => text,
         Err(failure) => {
             debug!(%session_id, %failure, "data channel given up");
-            return socket::farewell(socket, None).await;
+            return shared.farewell(socket, None).await;
         }
     };
     // A node's message has all members that a client's has.
     let Ok(open) = OpenNode::parse(text.as_bytes()) else {
         debug!(%session_id, "open message of a data channel cannot be read");
-        return socket::farewell(socket, None).await;
+        return shared.farewell(socket, None).await;
     };
     let node_id = open.client_instance_id.parse::<NodeId>().ok();
     let data_open = DataOpen {
@@ -246,7 +264,7 @@ async fn attach(shared: &Arc<Shared>, attach: Attach) {
         }
     }
     if let Command::Attach(attach) = command {
-        socket::farewell(attach.socket, None).await;
+        shared.farewell(attach.socket, None).await;
     }
 }
 
@@ -263,13 +281,13 @@ async fn refuse(
     let Some(node_id) = node_id else {
         let text = refusal.to_string();
         let last_word = service::channel_closed(stamp(), session_id, "", &text);
-        return socket::farewell(socket, Some(last_word)).await;
+        return shared.farewell(socket, Some(last_word)).await;
     };
     // Only who holds a token of the session learns that it is over.
     if let AcceptError::Over { reason } = refusal {
         shared.end_on_node(node_id, session_id, reason);
     }
-    socket::farewell(socket, None).await;
+    shared.farewell(socket, None).await;
 }
 
 impl GatewayTask {
@@ -343,6 +361,9 @@ impl GatewayTask {
 
     async fn drain(self) {
         let shared = self.shared;
+        if !shared.options.end_sessions_on_stop {
+            shared.hurry.cancel();
+        }
         shared.stop_sessions.cancel();
         let sessions_over = async {
             let mut tick = interval(std::time::Duration::from_millis(10));

@@ -12,6 +12,8 @@ const MUX_KEEP_ALIVE: [u8; 8] = [1, 3, 0, 0, 0, 0, 0, 0];
 pub(crate) struct SessionKind {
     /// A person types: only input and terminal size keep the session alive. Otherwise all data does.
     pub(crate) interactive: bool,
+    /// A forwarded port: an official client takes no data before its first local connection.
+    pub(crate) port: bool,
     /// A forwarded port, multiplexed by official clients.
     pub(crate) mux: bool,
     /// An official agent survives being paused. It does not while it sends separated output.
@@ -29,6 +31,7 @@ impl SessionKind {
         let port_type = properties.get("type").and_then(Value::as_str);
         Self {
             interactive: matches!(session_type, "Standard_Stream" | "InteractiveCommands"),
+            port: session_type == "Port",
             mux: session_type == "Port" && port_type == Some("LocalPortForwarding"),
             pausable: session_type != "NonInteractiveCommands" || !separates_output(properties),
         }

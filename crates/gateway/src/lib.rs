@@ -31,6 +31,8 @@ mod outbox;
 mod pairing;
 mod publication;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod socket;
 
 pub use gateway::{Gateway, GatewayTask, Peer};

@@ -221,6 +221,7 @@ struct Waits {
     client: Duration,
     node_return: Duration,
     client_return: Duration,
+    unlisted: Duration,
     confirm: Duration,
     orphan: Duration,
     flush: Duration,
@@ -233,8 +234,6 @@ const SLOW_CLIENT: Duration = Duration::from_secs(300);
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// How long after the end of its process a node usually has reported the result.
 const RESULT_SOON: Duration = Duration::from_secs(1);
-/// How long a worker that our agent did not list may take to report its result.
-const UNLISTED: Duration = Duration::from_secs(5);
 /// A node whose data channel is still open is busy with its logs at most this long.
 const LOGS: Duration = Duration::from_secs(60);
 
@@ -246,6 +245,7 @@ impl Life {
             client: options.client_wait,
             node_return: options.node_return,
             client_return: options.client_return,
+            unlisted: options.unlisted_wait,
             confirm: options.confirm_wait,
             orphan: options.orphan_wait,
             flush: options.flush_wait,
@@ -329,7 +329,7 @@ impl Life {
             }
             Phase::Open if !view.node_attached => {
                 if listed == Some(false) {
-                    self.node_return.get_or_insert(now + UNLISTED);
+                    self.node_return.get_or_insert(now + self.waits.unlisted);
                 } else {
                     self.expect_node(now);
                 }

@@ -92,7 +92,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut 
         Ok(open) => open,
         Err(failure) => {
             debug!(%node_id, %failure, "control channel given up");
-            return socket::farewell(socket, None).await;
+            return shared.farewell(socket, None).await;
         }
     };
     let accepted = shared
@@ -103,7 +103,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut 
         Ok(node) => node,
         Err(refusal) => {
             info!(%node_id, source_ip = %call.source_ip, %refusal, "control channel refused");
-            return socket::farewell(socket, None).await;
+            return shared.farewell(socket, None).await;
         }
     };
     let (mut channel, cloned) = Channel::register(shared, node, &call, &open);
@@ -119,7 +119,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut 
     let why = channel.relay(&mut socket).await;
     debug!(%node_id, why, "control channel ended");
     channel.unregister(why).await;
-    socket::farewell(socket, None).await;
+    channel.shared.farewell(socket, None).await;
 }
 
 impl Channel {

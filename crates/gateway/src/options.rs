@@ -17,6 +17,8 @@ pub struct Options {
     pub node_return: Duration,
     /// How long output is kept for an official client that was away when the session ended.
     pub client_return: Duration,
+    /// How long a worker that our agent does not list as running may take to report its result.
+    pub unlisted_wait: Duration,
     /// How long a node's control channel may be away before the node counts as lost. Official
     /// agents come back within 2.5 s when nothing is wrong.
     pub node_grace: Duration,
@@ -63,6 +65,7 @@ impl Default for Options {
             client_wait: Duration::from_secs(60),
             node_return: Duration::from_secs(10),
             client_return: Duration::from_secs(10),
+            unlisted_wait: Duration::from_secs(5),
             node_grace: Duration::from_secs(5),
             confirm_wait: Duration::from_secs(10),
             orphan_wait: Duration::from_secs(600),

@@ -20,7 +20,7 @@ struct Item {
     number: Option<i64>,
     payload_type: Option<PayloadType>,
     bytes: Bytes,
-    /// Was on an earlier websocket, and may have arrived there.
+    /// Was written before, and may have arrived then.
     again: bool,
     /// Made by the gateway for the websocket that is open now, and of no use on the next.
     own: bool,
@@ -29,15 +29,20 @@ struct Item {
 #[derive(Debug)]
 struct Written {
     item: Item,
-    /// Counts what was written to this end, so that order on the wire is known.
+    /// Counts what was written to this end, so that order on the wire is known: that of the first
+    /// copy that the receiver was ready for.
     turn: u64,
+    /// The receiver took data when it was written.
+    ready: bool,
 }
 
 /// What an acknowledgement settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settled {
-    /// It was the oldest message kept, and its payload was data: the receiver takes data in order.
-    pub(crate) data_in_order: bool,
+    /// It was a message that is kept, and its payload was data.
+    pub(crate) data: bool,
+    /// It was also the oldest one: the receiver takes data in order.
+    pub(crate) in_order: bool,
 }
 
 /// The queue towards one end.
@@ -100,14 +105,14 @@ impl Outbox {
         self.queue.front().map(|item| item.payload_type)
     }
 
-    /// Takes the next message, to be written.
-    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+    /// Takes the next message, to be written. `ready`: the receiver takes data.
+    pub(crate) fn pop(&mut self, ready: bool) -> Option<Bytes> {
         let item = self.queue.pop_front()?;
         self.queued = self.queued.saturating_sub(item.bytes.len() + OVERHEAD);
         let bytes = item.bytes.clone();
         if let Some(number) = item.number {
             self.numbers.remove(&number);
-            self.keep(number, item);
+            self.keep(number, item, ready);
         }
         Some(bytes)
     }
@@ -142,7 +147,8 @@ impl Outbox {
             Some(PayloadType::OUTPUT | PayloadType::STDERR)
         );
         Settled {
-            data_in_order: is_data && oldest == Some(number),
+            data: is_data,
+            in_order: is_data && oldest == Some(number),
         }
     }
 
@@ -157,14 +163,15 @@ impl Outbox {
     }
 
     /// Numbers that went again and were written before `number`, which was acknowledged while they
-    /// were not: an official client that has a message already drops its repeat without a word.
+    /// were not: an official client that has a message already drops its repeat without a word. So it
+    /// does with what comes before it is ready, and that must not be taken for the same.
     pub(crate) fn silently_dropped_before(&self, number: i64) -> Vec<i64> {
         let Some(turn) = self.written.get(&number).map(|written| written.turn) else {
             return Vec::new();
         };
         let before = self.written.range(..number);
         before
-            .filter(|(_, written)| written.item.again && written.turn < turn)
+            .filter(|(_, written)| written.item.again && written.ready && written.turn < turn)
             .map(|(number, _)| *number)
             .collect()
     }
@@ -179,18 +186,18 @@ impl Outbox {
         self.queue.push_front(item);
     }
 
-    fn keep(&mut self, number: i64, item: Item) {
+    fn keep(&mut self, number: i64, mut item: Item, ready: bool) {
         self.turn += 1;
-        self.kept += item.bytes.len() + OVERHEAD;
-        let written = Written {
-            item,
-            turn: self.turn,
-        };
-        if let Some(earlier) = self.written.insert(number, written) {
-            self.kept = self
-                .kept
-                .saturating_sub(earlier.item.bytes.len() + OVERHEAD);
+        let mut turn = self.turn;
+        if let Some(earlier) = self.forget(number) {
+            item.again = true;
+            if earlier.ready {
+                turn = earlier.turn;
+            }
         }
+        let written = Written { item, turn, ready };
+        self.kept += written.item.bytes.len() + OVERHEAD;
+        self.written.insert(number, written);
         while self.kept > KEEP {
             let Some((&oldest, _)) = self.written.first_key_value() else {
                 break;
@@ -237,7 +244,7 @@ mod tests {
     fn numbers(outbox: &mut Outbox) -> Vec<i64> {
         let pop = || {
             outbox
-                .pop()
+                .pop(true)
                 .map(|bytes| Frame::parse(bytes).unwrap().sequence_number())
         };
         std::iter::from_fn(pop).collect()
@@ -294,7 +301,7 @@ mod tests {
                 &payload,
             );
             outbox.push_stream(frame);
-            assert!(outbox.pop().is_some());
+            assert!(outbox.pop(true).is_some());
         }
         assert!(outbox.kept <= KEEP);
         assert!(outbox.written.contains_key(&19) && !outbox.written.contains_key(&0));

@@ -30,6 +30,9 @@ use crate::{
 /// the old one when it broke may be lost, and an official agent recovers only five a second.
 const RECENT_ACKS: usize = 64;
 
+/// How long an official client takes, at most, to start its plugin once it knows which.
+const GET_READY: Duration = Duration::from_secs(2);
+
 /// Bytes that may wait, and how patient the gateway is with an absent client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -82,15 +85,18 @@ pub(crate) struct Pairing {
     /// Output numbers that the client has acknowledged.
     acknowledged: Numbers,
     recent_acks: VecDeque<Bytes>,
-    /// The client has taken data in order, so its session plugin is ready and stays so.
+    /// The client's session plugin is ready, and stays so.
     client_ready: bool,
+    /// When the client first acknowledged any data.
+    first_data: Option<Duration>,
     encrypted: bool,
     hold: MuxHold,
     publication: Publication,
 }
 
 impl Pairing {
-    pub(crate) fn new(kind: SessionKind, limits: Limits, now: Duration) -> Self {
+    /// `restored`: the session is taken up after a restart, so its start is long past.
+    pub(crate) fn new(kind: SessionKind, limits: Limits, restored: bool, now: Duration) -> Self {
         let away = || End {
             away_since: Some(now),
             ..End::default()
@@ -102,7 +108,8 @@ impl Pairing {
             node: away(),
             acknowledged: Numbers::default(),
             recent_acks: VecDeque::new(),
-            client_ready: false,
+            client_ready: restored && !kind.port,
+            first_data: None,
             encrypted: false,
             hold: MuxHold::default(),
             publication: Publication::new(
@@ -196,10 +203,17 @@ impl Pairing {
     }
 
     /// Takes in a frame. What it leads to is queued.
-    pub(crate) fn receive(&mut self, from: Side, frame: Frame, stamps: Stamps<'_>) -> Heard {
+    pub(crate) fn receive(
+        &mut self,
+        from: Side,
+        frame: Frame,
+        now: Duration,
+        stamps: Stamps<'_>,
+    ) -> Heard {
+        self.note_readiness(now);
         match judge(from, &frame, self.encrypted) {
             Verdict::Stream => self.stream(from, frame, stamps),
-            Verdict::Acknowledge => self.acknowledge(from, frame),
+            Verdict::Acknowledge => self.acknowledge(from, frame, now),
             Verdict::SessionState => session_state(&frame),
             Verdict::Drop => {
                 self.dropped(from);
@@ -235,9 +249,12 @@ impl Pairing {
                 self.publication.traffic();
             }
             Side::Node if self.acknowledged.contains(number) => {
-                let answer = service::acknowledge_of(stamps(), &frame);
-                self.node.outbox.push(answer);
-                self.publication.traffic();
+                // A node that repeats without reading the answers asks again later.
+                if self.node.outbox.waiting() < self.limits.input {
+                    let answer = service::acknowledge_of(stamps(), &frame);
+                    self.node.outbox.push(answer);
+                    self.publication.traffic();
+                }
             }
             Side::Node => {
                 self.encrypted |= frame.payload_type() == PayloadType::ENC_CHALLENGE_REQUEST;
@@ -250,7 +267,7 @@ impl Pairing {
         }
     }
 
-    fn acknowledge(&mut self, from: Side, frame: Frame) -> Heard {
+    fn acknowledge(&mut self, from: Side, frame: Frame, now: Duration) -> Heard {
         let Ok(body) = Acknowledge::parse(&frame.payload()) else {
             self.dropped(from);
             return Heard::default();
@@ -258,7 +275,7 @@ impl Pairing {
         let (number, cumulative) = (body.sequence_number, body.cumulative == Some(true));
         match from {
             Side::Client => {
-                self.output_acknowledged(number, cumulative);
+                self.output_acknowledged(number, cumulative, now);
                 let bytes = frame.into_bytes();
                 if self.recent_acks.len() == RECENT_ACKS {
                     self.recent_acks.pop_front();
@@ -283,22 +300,34 @@ impl Pairing {
         Heard::default()
     }
 
-    fn output_acknowledged(&mut self, number: i64, cumulative: bool) {
+    fn output_acknowledged(&mut self, number: i64, cumulative: bool, now: Duration) {
         if cumulative {
             self.acknowledged.insert_up_to(number);
             self.client.outbox.acknowledged_up_to(number);
             return;
         }
-        // Only an official client drops repeats in silence, and only when its plugin is ready may
-        // silence be taken for that.
-        if self.client_ready && self.client.is_official() {
+        // Only an official client drops repeats in silence.
+        if self.client.is_official() {
             for silent in self.client.outbox.silently_dropped_before(number) {
                 self.acknowledged.insert(silent);
                 self.client.outbox.acknowledged(silent);
             }
         }
         self.acknowledged.insert(number);
-        self.client_ready |= self.client.outbox.acknowledged(number).data_in_order;
+        let settled = self.client.outbox.acknowledged(number);
+        self.client_ready |= settled.in_order && self.kind.port;
+        if settled.data {
+            self.first_data.get_or_insert(now);
+        }
+    }
+
+    /// A client's first data tells it that it is a shell, and it takes more moments later. One that
+    /// forwards a port takes data when a local connection comes, and in order from the first.
+    fn note_readiness(&mut self, now: Duration) {
+        let settled = self
+            .first_data
+            .is_some_and(|first| now >= first + GET_READY);
+        self.client_ready |= settled && !self.kind.port;
     }
 
     fn hold_applies(&self) -> bool {
@@ -313,7 +342,8 @@ impl Pairing {
         if to == Side::Client && self.hold_applies() {
             self.hold.admit(self.client.outbox.next_type()?, now).ok()?;
         }
-        self.end_mut(to).outbox.pop()
+        let ready = self.client_ready;
+        self.end_mut(to).outbox.pop(ready)
     }
 
     /// Tells an official node to pause or to go on, when it is time.
@@ -469,7 +499,7 @@ mod tests {
     }
 
     fn official(document: serde_json::Value) -> Pairing {
-        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, Duration::ZERO);
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, false, Duration::ZERO);
         pairing.attach(Side::Client, None);
         pairing.attach(Side::Node, None);
         pairing
@@ -502,7 +532,13 @@ mod tests {
     }
 
     fn give(pairing: &mut Pairing, from: Side, frame: &Frame) -> Heard {
-        pairing.receive(from, frame.clone(), &mut stamp)
+        pairing.receive(from, frame.clone(), ms(0), &mut stamp)
+    }
+
+    fn give_all(pairing: &mut Pairing, from: Side, frames: &[Frame]) {
+        for frame in frames {
+            give(pairing, from, frame);
+        }
     }
 
     fn taken(pairing: &mut Pairing, to: Side, now: Duration) -> Vec<Frame> {
@@ -522,13 +558,10 @@ mod tests {
     fn frames_pass_unchanged_and_in_order_both_ways() {
         let mut pairing = shell();
         let sent = [output(0), output(1), output(2)];
-        sent.iter()
-            .for_each(|frame| drop(give(&mut pairing, Side::Node, frame)));
+        give_all(&mut pairing, Side::Node, &sent);
         assert_eq!(taken(&mut pairing, Side::Client, ms(0)), sent);
         let typed = [input(0), ack(&sent[0]), input(1)];
-        typed
-            .iter()
-            .for_each(|frame| drop(give(&mut pairing, Side::Client, frame)));
+        give_all(&mut pairing, Side::Client, &typed);
         assert_eq!(taken(&mut pairing, Side::Node, ms(0)), typed);
     }
 
@@ -552,9 +585,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_repeats_without_reading_does_not_fill_the_memory() {
+        let mut pairing = shell();
+        let first = output(0);
+        give(&mut pairing, Side::Node, &first);
+        give(&mut pairing, Side::Client, &ack(&first));
+        for _ in 0..1000 {
+            give(&mut pairing, Side::Node, &first);
+        }
+        assert!(pairing.waiting(Side::Node) < LIMITS.input + 1000);
+    }
+
+    #[test]
     fn output_before_the_client_comes_is_queued_once_and_the_agent_paused() {
         let document = json!({"sessionType": "Standard_Stream"});
-        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, Duration::ZERO);
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, false, Duration::ZERO);
         pairing.attach(Side::Node, None);
         for number in [0, 0, 1, 0, 2] {
             give(&mut pairing, Side::Node, &output(number));
@@ -597,7 +642,11 @@ mod tests {
         for (document, announced, pauses) in table {
             let mut pairing = official(document.clone());
             pairing.attach(Side::Node, announced);
-            (0..30).for_each(|number| drop(give(&mut pairing, Side::Node, &output(number))));
+            give_all(
+                &mut pairing,
+                Side::Node,
+                &(0..30).map(output).collect::<Vec<_>>(),
+            );
             pairing.settle(ms(0), &mut stamp);
             let told = taken(&mut pairing, Side::Node, ms(0));
             assert_eq!(told.len(), pauses, "{document}");
@@ -607,7 +656,11 @@ mod tests {
     #[test]
     fn input_while_paused_is_followed_by_another_pause() {
         let mut pairing = shell();
-        (0..30).for_each(|number| drop(give(&mut pairing, Side::Node, &output(number))));
+        give_all(
+            &mut pairing,
+            Side::Node,
+            &(0..30).map(output).collect::<Vec<_>>(),
+        );
         pairing.settle(ms(0), &mut stamp);
         taken(&mut pairing, Side::Node, ms(0));
         give(&mut pairing, Side::Client, &input(0));
@@ -626,8 +679,7 @@ mod tests {
     fn unacknowledged_frames_go_again_when_an_end_comes_back() {
         let mut pairing = shell();
         let sent = [output(0), output(1)];
-        sent.iter()
-            .for_each(|frame| drop(give(&mut pairing, Side::Node, frame)));
+        give_all(&mut pairing, Side::Node, &sent);
         taken(&mut pairing, Side::Client, ms(0));
         give(&mut pairing, Side::Client, &ack(&sent[0]));
         pairing.detach(Side::Client, ms(1));
@@ -645,23 +697,61 @@ mod tests {
     fn an_ack_that_was_lost_with_the_clients_websocket_is_found_out() {
         let mut pairing = shell();
         let sent = [output(0), output(1), output(2)];
-        give(&mut pairing, Side::Node, &sent[0]);
-        give(&mut pairing, Side::Node, &sent[1]);
+        give_all(&mut pairing, Side::Node, &sent[..2]);
         taken(&mut pairing, Side::Client, ms(0));
         give(&mut pairing, Side::Client, &ack(&sent[0]));
         // The client has taken 1, but its acknowledgement went down with the websocket.
         pairing.detach(Side::Client, ms(1));
         pairing.attach(Side::Client, None);
-        give(&mut pairing, Side::Node, &sent[2]);
-        assert_eq!(taken(&mut pairing, Side::Client, ms(2)).len(), 2);
-        give(&mut pairing, Side::Client, &ack(&sent[2]));
-        taken(&mut pairing, Side::Node, ms(2));
+        pairing.receive(Side::Node, sent[2].clone(), ms(3000), &mut stamp);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(3000)).len(), 2);
+        pairing.receive(Side::Client, ack(&sent[2]), ms(3001), &mut stamp);
+        taken(&mut pairing, Side::Node, ms(3001));
 
         give(&mut pairing, Side::Node, &sent[1]);
-        assert!(taken(&mut pairing, Side::Client, ms(3)).is_empty());
+        assert!(taken(&mut pairing, Side::Client, ms(3002)).is_empty());
         assert_eq!(
-            types(&taken(&mut pairing, Side::Node, ms(3))),
+            types(&taken(&mut pairing, Side::Node, ms(3002))),
             ["acknowledge"]
+        );
+    }
+
+    #[test]
+    fn an_ack_that_was_lost_with_the_server_is_found_out() {
+        let document = json!({"sessionType": "Standard_Stream"});
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, true, Duration::ZERO);
+        pairing.attach(Side::Node, None);
+        pairing.attach(Side::Client, None);
+        // The client has taken 7; the server that saw the acknowledgement is gone.
+        let (seventh, eighth) = (output(7), output(8));
+        for frame in [&seventh, &eighth, &seventh] {
+            give(&mut pairing, Side::Node, frame);
+            taken(&mut pairing, Side::Client, ms(0));
+        }
+        give(&mut pairing, Side::Client, &ack(&eighth));
+        taken(&mut pairing, Side::Node, ms(1));
+        give(&mut pairing, Side::Node, &seventh);
+        assert!(taken(&mut pairing, Side::Client, ms(2)).is_empty());
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Node, ms(2))),
+            ["acknowledge"]
+        );
+    }
+
+    #[test]
+    fn silence_before_the_clients_plugin_is_ready_is_no_acknowledgement() {
+        let mut pairing = shell();
+        let (first, second) = (output(0), output(1));
+        for frame in [&first, &second, &first] {
+            give(&mut pairing, Side::Node, frame);
+            taken(&mut pairing, Side::Client, ms(0));
+        }
+        give(&mut pairing, Side::Client, &ack(&second));
+        give(&mut pairing, Side::Node, &first);
+        assert_eq!(
+            taken(&mut pairing, Side::Client, ms(2)),
+            [first],
+            "it is not lost"
         );
     }
 
@@ -723,7 +813,7 @@ mod tests {
     #[test]
     fn announcing_ends_are_told_the_common_features_once_the_other_is_known() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let mut pairing = Pairing::new(SessionKind::of(&json!({})), LIMITS, Duration::ZERO);
+        let mut pairing = Pairing::new(SessionKind::of(&json!({})), LIMITS, false, Duration::ZERO);
         pairing.attach(Side::Client, Some(names(&["a", "b"])));
         assert_eq!(
             pairing.features_due(Side::Client),

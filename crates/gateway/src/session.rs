@@ -41,7 +41,6 @@ use crate::{
     life::{Cause, ClientHalf, Life, NodeHalf, View},
     node::NodeEntry,
     pairing::{Limits, Pairing, earliest},
-    socket,
 };
 
 /// Messages read from one end before the other has its turn.
@@ -127,11 +126,12 @@ impl SessionTask {
             output: options.output_limit,
         };
         let kind = SessionKind::of(&row.document_content);
+        let restored = row.state != SessionState::Connecting;
         Self {
-            pairing: Pairing::new(kind, limits, now.monotonic),
+            pairing: Pairing::new(kind, limits, restored, now.monotonic),
             life: Life::new(&row, options, now),
             idle: IdleClock::new(&row, now),
-            met: row.state != SessionState::Connecting,
+            met: restored,
             written: row.state,
             timer: Box::pin(sleep_until(shared.clock.instant(now.monotonic))),
             now,
@@ -186,7 +186,7 @@ impl SessionTask {
                 .await;
         }
         for line in [self.client.take(), self.node.take()].into_iter().flatten() {
-            self.shared.tasks.spawn(socket::farewell(line.socket, None));
+            self.shared.part(line.socket, None);
         }
         while let Some(command) = self.commands.recv().await {
             if let Command::Attach(attach) = command {
@@ -197,9 +197,7 @@ impl SessionTask {
                     }),
                     _ => None,
                 };
-                self.shared
-                    .tasks
-                    .spawn(socket::farewell(attach.socket, last_word));
+                self.shared.part(attach.socket, last_word);
             }
         }
         let dropped = [Side::Client, Side::Node].map(|side| self.pairing.dropped_so_far(side));
@@ -313,7 +311,7 @@ impl SessionTask {
     fn hang_up(&mut self, side: Side) {
         if let Some(line) = self.line(side).take() {
             self.pairing.detach(side, self.now.monotonic);
-            self.shared.tasks.spawn(socket::farewell(line.socket, None));
+            self.shared.part(line.socket, None);
         }
     }
 
@@ -481,11 +479,15 @@ impl SessionTask {
     /// The gateway stops: the session ends with it, or is left to be taken up after a restart.
     fn stop(&mut self) {
         let options = &self.shared.options;
-        if options.end_sessions_on_stop {
-            self.stop_by = Some(self.now.monotonic + options.drain.mul_f32(0.8));
+        let patience = match (options.end_sessions_on_stop, self.life.is_ending()) {
+            (true, false) => options.drain.mul_f32(0.8),
+            // Nothing new has to be said, and a node that is away is not waited for.
+            (true, true) => options.drain.mul_f32(0.1),
+            (false, _) => Duration::ZERO,
+        };
+        self.stop_by = Some(self.now.monotonic + patience);
+        if patience > Duration::ZERO {
             self.begin(Cause::Stopping);
-        } else {
-            self.stop_by = Some(self.now.monotonic);
         }
     }
 
@@ -527,9 +529,7 @@ impl SessionTask {
     fn supersede(&self, side: Side, older: Line, client_id: &str) {
         let other_process = side == Side::Client && older.grant.client_id != client_id;
         let last_word = other_process.then(|| self.closed("The session was taken over elsewhere."));
-        self.shared
-            .tasks
-            .spawn(socket::farewell(older.socket, last_word));
+        self.shared.part(older.socket, last_word);
     }
 
     /// Tells the node to start the session, when its control channel is open.
@@ -740,7 +740,9 @@ impl SessionTask {
     }
 
     fn frame(&mut self, side: Side, frame: Frame) {
-        let heard = self.pairing.receive(side, frame, &mut stamp);
+        let heard = self
+            .pairing
+            .receive(side, frame, self.now.monotonic, &mut stamp);
         if heard.activity {
             self.touch();
         }

@@ -4,4 +4,5 @@
 mod endings;
 mod nodes;
 mod relay;
+#[cfg(test)]
 mod world;

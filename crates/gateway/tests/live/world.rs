@@ -67,6 +67,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 pub(crate) fn quick() -> Options {
     Options {
         node_grace: Duration::from_millis(100),
+        unlisted_wait: Duration::from_millis(200),
         confirm_wait: Duration::from_millis(500),
         drain: Duration::from_secs(5),
         ..Options::default()
@@ -122,7 +123,7 @@ impl World {
                 .await
                 .unwrap();
         }
-        let (gateway, task) = Gateway::new(control.clone(), &signals, options);
+        let (gateway, task) = Gateway::new(control.clone(), signals.clone(), options);
         let stop = CancellationToken::new();
         let task = tokio::spawn(task.run(stop.clone()));
         Self {
@@ -155,7 +156,7 @@ impl World {
     /// Another gateway on the same state, as after a restart of the server.
     pub(crate) async fn restart(&mut self, options: Options) {
         self.stop().await;
-        let (gateway, task) = Gateway::new(self.control.clone(), &self.signals, options);
+        let (gateway, task) = Gateway::new(self.control.clone(), self.signals.clone(), options);
         self.gateway = gateway;
         self.stop = CancellationToken::new();
         self.task = tokio::spawn(task.run(self.stop.clone()));
