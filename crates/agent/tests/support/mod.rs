@@ -90,6 +90,24 @@ impl Node {
     }
 }
 
+/// A session outlives its agent, but not its test.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let sessions = std::fs::read_dir(self.data_dir().join("sessions"));
+        for session in sessions.into_iter().flatten().flatten() {
+            let worker = std::fs::read(session.path().join("worker.json")).unwrap_or_default();
+            let Ok(worker) = serde_json::from_slice::<Value>(&worker) else { continue };
+            let pid = worker["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+            let command = std::fs::read_to_string(format!("/proc/{}/cmdline", worker["pid"])).unwrap_or_default();
+            if command.contains("session-worker")
+                && let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
+            {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
 /// The document of an ordinary shell.
 pub(crate) fn shell_document(inputs: Value) -> Value {
     json!({"schemaVersion": "1.0", "sessionType": "Standard_Stream", "inputs": inputs,

@@ -81,11 +81,10 @@ impl<'a> Shell<'a> {
     /// Takes the session's next websocket and plays the gateway's greeting.
     pub(crate) async fn accept(&mut self) {
         let (open, mut socket) = self.server.data().await;
-        let expected = match self.tickets {
-            0 => token_of(&self.session_id),
-            number => format!("SRT1.ticket-{number}"),
-        };
-        assert_eq!(open.token.expose(), expected);
+        // A connection that broke early may have taken a ticket with it.
+        let mut known = (1..=self.tickets).map(|number| format!("SRT1.ticket-{number}"));
+        let is_first = self.tickets == 0 && open.token.expose() == token_of(&self.session_id);
+        assert!(is_first || known.any(|ticket| ticket == open.token.expose()), "a strange token");
         assert_eq!((open.client_id.as_str(), open.client_instance_id.as_str()), ("", super::server::NODE_ID));
         assert!(open.sortie.is_some());
         self.tickets += 1;
@@ -155,6 +154,14 @@ impl<'a> Shell<'a> {
             if self.frames != before {
                 quiet = Instant::now();
             }
+        }
+    }
+
+    /// Hands over what was typed, without waiting for anything.
+    pub(crate) async fn flush(&mut self) {
+        let now = self.now();
+        while let Some(frame) = self.link.poll_transmit(now) {
+            self.gateway_sends(frame).await;
         }
     }
 
