@@ -182,11 +182,17 @@ mod tests {
             "sortie start --region r-1 --reason because node-1",
         ] {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(arguments.connection.overrides().region.as_deref(), Some("r-1"));
+            assert_eq!(
+                arguments.connection.overrides().region.as_deref(),
+                Some("r-1")
+            );
             let Command::Start(start) = arguments.command else {
                 panic!("not start");
             };
-            assert_eq!((start.node.as_str(), start.reason.as_deref()), ("node-1", Some("because")));
+            assert_eq!(
+                (start.node.as_str(), start.reason.as_deref()),
+                ("node-1", Some("because"))
+            );
         }
     }
 }

@@ -94,7 +94,11 @@ mod tests {
             }
             let mut at_once = Vec::new();
             let found_at_once = Escapes::new().feed(typed.as_bytes(), &mut at_once);
-            assert_eq!((forward.as_slice(), found.as_slice()), (forwarded.as_bytes(), expected), "{typed:?}");
+            assert_eq!(
+                (forward.as_slice(), found.as_slice()),
+                (forwarded.as_bytes(), expected),
+                "{typed:?}"
+            );
             assert_eq!((at_once, found_at_once), (forward, found), "{typed:?}");
         }
     }

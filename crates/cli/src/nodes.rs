@@ -26,7 +26,15 @@ pub(crate) async fn run(api: &Api, arguments: &Nodes) -> Result<(), CommandError
     }
     let rows = nodes.iter().map(row).collect();
     output::print_table(
-        &["NODE", "NAME", "STATUS", "PLATFORM", "ADDRESS", "AGENT", "LAST SEEN"],
+        &[
+            "NODE",
+            "NAME",
+            "STATUS",
+            "PLATFORM",
+            "ADDRESS",
+            "AGENT",
+            "LAST SEEN",
+        ],
         rows,
     )
 }
@@ -173,7 +181,10 @@ mod tests {
         let ambiguous = pick(&nodes, "db").unwrap_err().to_string();
         assert!(ambiguous.contains("mi-2, mi-3"), "{ambiguous}");
         let unknown = pick(&nodes, "mail").unwrap_err().to_string();
-        assert!(unknown.contains("`mail`") && unknown.contains("sortie nodes"), "{unknown}");
+        assert!(
+            unknown.contains("`mail`") && unknown.contains("sortie nodes"),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -12,7 +12,10 @@ use crate::error::CommandError;
 /// Writes to standard output. A reader that has left is no failure.
 pub(crate) fn print(text: &str) -> Result<(), CommandError> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(CommandError::io("write to standard output", error))
         }
@@ -35,7 +38,7 @@ pub(crate) fn error_line(text: &str) {
 pub(crate) fn print_table(header: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CommandError> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(header.iter().map(|title| Cell::new(title)));
+    table.set_header(header.iter().map(Cell::new));
     table.add_rows(rows);
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);

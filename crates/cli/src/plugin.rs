@@ -194,7 +194,9 @@ fn run(request: Request) -> Result<u8, CommandError> {
 
 async fn join(api: &Api, session: StartedSession) -> Result<u8, CommandError> {
     let session_id = session.session_id.clone();
-    output::print(&format!("\nStarting session with SessionId: {session_id}\n"))?;
+    output::print(&format!(
+        "\nStarting session with SessionId: {session_id}\n"
+    ))?;
     let options = Options {
         // AWS's plugin prints a command's exit status where it is sent, and shells send none.
         features: [features::NO_DIGEST, features::CUMULATIVE_ACK]
@@ -233,9 +235,9 @@ fn last_words(session_id: &str, end: &Ending) -> Result<String, String> {
         Ending::Channel(End::Lost { reason }) => {
             Err(format!("session {session_id} was lost: {reason}"))
         }
-        Ending::Channel(End::Refused { reason }) => {
-            Err(format!("session {session_id} could not be joined: {reason}"))
-        }
+        Ending::Channel(End::Refused { reason }) => Err(format!(
+            "session {session_id} could not be joined: {reason}"
+        )),
         Ending::Channel(End::Left) | Ending::Left => Err(format!("left session {session_id}")),
         Ending::OutputClosed => Err("standard output is closed".to_owned()),
         Ending::Signalled(number) => Err(format!("left session {session_id} on signal {number}")),
@@ -253,7 +255,8 @@ fn last_words(session_id: &str, end: &Ending) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    const RESPONSE: &str = r#"{"sessionid":"s-1","TokenValue":"t","StreamUrl":"ws://h/","ResponseMetadata":{}}"#;
+    const RESPONSE: &str =
+        r#"{"sessionid":"s-1","TokenValue":"t","StreamUrl":"ws://h/","ResponseMetadata":{}}"#;
 
     fn parsed(arguments: &[&str]) -> Result<Invocation, UsageError> {
         parse(arguments.iter().map(OsString::from).collect(), |name| {
@@ -271,7 +274,14 @@ mod tests {
     #[test]
     fn the_response_comes_as_an_argument_or_in_a_variable() {
         for first in [RESPONSE, "AWS_SSM_START_SESSION_RESPONSE_7"] {
-            let request = session(&[first, "r-1", "StartSession", "", r#"{"Target":"mi-1"}"#, "http://e"]);
+            let request = session(&[
+                first,
+                "r-1",
+                "StartSession",
+                "",
+                r#"{"Target":"mi-1"}"#,
+                "http://e",
+            ]);
             assert_eq!(request.session.session_id, "s-1");
             assert_eq!(request.session.token_value.expose(), "t");
             assert_eq!(request.session.stream_url, "ws://h/");
@@ -295,11 +305,18 @@ mod tests {
         assert!(matches!(parsed(&["--version"]), Ok(Invocation::Version)));
         assert_eq!(error(&["x"]), UsageError::TooFew);
         assert_eq!(error(&["x", "y"]), UsageError::TooFew);
-        assert_eq!(error(&[RESPONSE, "r", "Stop"]), UsageError::Operation("Stop".to_owned()));
+        assert_eq!(
+            error(&[RESPONSE, "r", "Stop"]),
+            UsageError::Operation("Stop".to_owned())
+        );
         assert_eq!(error(&["[]", "r", "StartSession"]), UsageError::Response);
         assert_eq!(error(&["{", "r", "StartSession"]), UsageError::Response);
         assert_eq!(
-            error(&[r#"{"SessionId":"a","StreamUrl":"b","TokenValue":null}"#, "r", "StartSession"]),
+            error(&[
+                r#"{"SessionId":"a","StreamUrl":"b","TokenValue":null}"#,
+                "r",
+                "StartSession"
+            ]),
             UsageError::Incomplete(IncompleteResponse("TokenValue"))
         );
         assert_eq!(
@@ -307,7 +324,10 @@ mod tests {
             UsageError::NoVariable("AWS_SSM_START_SESSION_RESPONSE".to_owned())
         );
         for request in ["{", "[]", "{}", r#"{"Target":1}"#] {
-            assert_eq!(error(&[RESPONSE, "r", "StartSession", "", request]), UsageError::Request);
+            assert_eq!(
+                error(&[RESPONSE, "r", "StartSession", "", request]),
+                UsageError::Request
+            );
         }
     }
 }

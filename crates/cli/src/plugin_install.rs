@@ -89,6 +89,10 @@ mod tests {
         let refused = install(&program, &arguments(&folder, false, false));
         assert!(matches!(refused, Err(CommandError::PluginInTheWay { .. })));
         install(&program, &arguments(&folder, false, true)).unwrap();
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left over");
+        assert_eq!(
+            fs::read_dir(&folder).unwrap().count(),
+            1,
+            "nothing is left over"
+        );
     }
 }

@@ -105,7 +105,13 @@ fn description(session: &Session) -> String {
         ("Started", time(session.start_date)),
         ("Ended", time(session.end_date)),
         ("Details", session.details.clone()),
-        ("Maximum duration", session.max_session_duration.as_ref().map(|minutes| format!("{minutes} min"))),
+        (
+            "Maximum duration",
+            session
+                .max_session_duration
+                .as_ref()
+                .map(|minutes| format!("{minutes} min")),
+        ),
     ];
     lines
         .into_iter()

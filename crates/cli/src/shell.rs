@@ -335,9 +335,8 @@ impl Shell {
         }
         if self.is_away {
             self.has_remarked = true;
-            self.output.remark(
-                "\r\n[sortie: connection lost, coming back; Enter ~. leaves]\r\n",
-            );
+            self.output
+                .remark("\r\n[sortie: connection lost, coming back; Enter ~. leaves]\r\n");
         } else {
             self.output
                 .remark(&format!("waiting for {} …\n", self.manner.waiting_for));
@@ -441,7 +440,11 @@ impl Signals {
             let number = caught.as_raw();
             Ok((number, signal(SignalKind::from_raw(number))?))
         };
-        caught.into_iter().map(listen).collect::<Result<_, _>>().map(Self)
+        caught
+            .into_iter()
+            .map(listen)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The next signal's number.

@@ -143,7 +143,11 @@ mod tests {
             (Ending::Left, Some(0), 255),
             (Ending::Channel(End::TimedOut), None, 255),
         ] {
-            assert_eq!(exit_status(&outcome(end.clone(), told)), status, "{end:?} {told:?}");
+            assert_eq!(
+                exit_status(&outcome(end.clone(), told)),
+                status,
+                "{end:?} {told:?}"
+            );
         }
     }
 }

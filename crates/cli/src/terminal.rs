@@ -100,7 +100,9 @@ mod tests {
         }
         let name = "terminal::tests::a_panic_restores_the_terminal_even_without_unwinding";
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", name, "--nocapture"]).env(ON_TERMINAL, "1");
+        command
+            .args(["--exact", name, "--nocapture"])
+            .env(ON_TERMINAL, "1");
         let mut terminal = Terminal::open(&command, 80, 24).unwrap();
         terminal.until("on purpose").unwrap();
         assert!(!terminal.exit_status().unwrap().success());

@@ -1,5 +1,12 @@
 //! `sortie start` in a script: bytes in, bytes out, the exit status.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 mod support;
 
 use std::{
@@ -27,10 +34,17 @@ fn run(mut command: Command, input: &[u8]) -> Output {
 #[test]
 fn piped_bytes_are_typed_as_they_are_and_escapes_are_not_looked_for() {
     let world = World::start(OURS);
-    let output = run(world.sortie(&["start", NODE]), b"~.\n\xff\x00binary\nexit 5\n");
+    let output = run(
+        world.sortie(&["start", NODE]),
+        b"~.\n\xff\x00binary\nexit 5\n",
+    );
     assert_eq!(output.status.code(), Some(5), "{output:?}");
     assert_eq!(output.stdout, b"ready> ~.\n\xff\x00binary\nexit 5\n");
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(world.seen.lock().unwrap().sizes.first(), Some(&(300, 100)));
 }
 
@@ -45,12 +59,17 @@ fn the_end_of_the_input_is_typed_as_control_d() {
 #[test]
 fn much_input_arrives_whole() {
     let world = World::start(OURS);
-    let mut input: Vec<u8> = (0..100_000u32).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+    let mut input: Vec<u8> = (0..100_000u32)
+        .flat_map(|n| format!("{n}\n").into_bytes())
+        .collect();
     input.extend_from_slice(b"exit 0\n");
     let output = run(world.sortie(&["start", NODE]), &input);
     assert_eq!(output.status.code(), Some(0));
     assert!(world.seen.lock().unwrap().input == input);
-    assert!(output.stdout.strip_prefix(b"ready> ") == Some(&input), "the echo differs");
+    assert!(
+        output.stdout.strip_prefix(b"ready> ") == Some(&input),
+        "the echo differs"
+    );
 }
 
 #[test]
@@ -63,7 +82,12 @@ fn a_reader_that_leaves_ends_the_session() {
         .spawn()
         .unwrap();
     let mut prompt = [0; 7];
-    child.stdout.take().unwrap().read_exact(&mut prompt).unwrap();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut prompt)
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let status = sortie_testkit::wait_for("the program to end", || {
         // Each line is echoed to nobody.

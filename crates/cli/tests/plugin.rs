@@ -1,5 +1,12 @@
 //! The `session-manager-plugin` personality: AWS's arguments and AWS's lines.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 mod support;
 
 use std::{
@@ -38,7 +45,10 @@ fn the_version_is_four_numbers_above_what_the_aws_cli_asks_for() {
         .split('.')
         .map(|part| part.parse().unwrap())
         .collect();
-    assert!(version.as_slice() > &[1, 2, 764, 0] && version.len() == 4, "{version:?}");
+    assert!(
+        version.as_slice() > &[1, 2, 764, 0] && version.len() == 4,
+        "{version:?}"
+    );
 }
 
 #[test]
@@ -58,9 +68,18 @@ fn bad_invocations_fail_with_a_reason_and_without_the_token() {
         (vec!["one", "two"], "unknown operation"),
         (vec![response, "r", "Stop"], "invalid operation `Stop`"),
         (vec!["nonsense", "r", "StartSession"], "not a JSON object"),
-        (vec![r#"{"SessionId":"s"}"#, "r", "StartSession"], "has no TokenValue"),
-        (vec!["AWS_SSM_START_SESSION_RESPONSE9", "r", "StartSession"], "is not set"),
-        (vec![response, "r", "StartSession", "", "topsecret"], "argument 5"),
+        (
+            vec![r#"{"SessionId":"s"}"#, "r", "StartSession"],
+            "has no TokenValue",
+        ),
+        (
+            vec!["AWS_SSM_START_SESSION_RESPONSE9", "r", "StartSession"],
+            "is not set",
+        ),
+        (
+            vec![response, "r", "StartSession", "", "topsecret"],
+            "argument 5",
+        ),
         (vec![response, "r", "StartSession", "nobody"], "nobody"),
     ] {
         let output = run(&world, &arguments);
@@ -90,7 +109,12 @@ fn a_shell_on_a_terminal_begins_and_ends_with_awss_lines() {
         assert!(terminal.is_cooked().unwrap());
         let shown = terminal.shown().replace("\r\n", "\n");
         assert!(shown.starts_with(&banner()), "{shown}");
-        assert!(shown.ends_with(&format!("\n\nExiting session with sessionId: {SESSION}.\n\n")), "{shown}");
+        assert!(
+            shown.ends_with(&format!(
+                "\n\nExiting session with sessionId: {SESSION}.\n\n"
+            )),
+            "{shown}"
+        );
         assert_eq!(world.count("TerminateSession"), 0);
     }
 }
@@ -101,7 +125,11 @@ fn signals_of_the_keyboard_are_typed() {
     let mut terminal = Terminal::open(&world.plugin(OURS), 80, 24).unwrap();
     terminal.until("ready> ").unwrap();
     let pid = Pid::from_raw(i32::try_from(terminal.process_id()).unwrap()).unwrap();
-    for (signal, key) in [(Signal::INT, 0x03), (Signal::QUIT, 0x1c), (Signal::TSTP, 0x1a)] {
+    for (signal, key) in [
+        (Signal::INT, 0x03),
+        (Signal::QUIT, 0x1c),
+        (Signal::TSTP, 0x1a),
+    ] {
         kill_process(pid, signal).unwrap();
         world.node_sees("the key", |seen| seen.input.last() == Some(&key));
     }
@@ -118,7 +146,12 @@ fn the_servers_reason_is_shown_in_awss_form() {
     terminal.line("idle").unwrap();
     assert_eq!(terminal.exit_status().unwrap().code(), Some(0));
     let shown = terminal.shown().replace("\r\n", "\n");
-    assert!(shown.ends_with(&format!("\n\nSessionId: {SESSION} : idle for 20 minutes\n\n")), "{shown}");
+    assert!(
+        shown.ends_with(&format!(
+            "\n\nSessionId: {SESSION} : idle for 20 minutes\n\n"
+        )),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -128,7 +161,9 @@ fn a_session_that_is_gone_has_timed_out() {
     terminal.until("ready> ").unwrap();
     terminal.line("cut").unwrap();
     assert_eq!(terminal.exit_status().unwrap().code(), Some(0));
-    terminal.until(&format!("Session: {SESSION} timed out.")).unwrap();
+    terminal
+        .until(&format!("Session: {SESSION} timed out."))
+        .unwrap();
     assert_eq!(world.count("ResumeSession"), 1);
 }
 
@@ -147,8 +182,14 @@ fn the_end_of_the_input_ends_the_program_once_all_of_it_is_delivered() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let stdout = text(&output.stdout);
-    assert!(stdout.starts_with(&format!("{}ready> ", banner())), "{stdout}");
-    assert!(stdout.ends_with("Cannot perform start session: EOF\n"), "{stdout}");
+    assert!(
+        stdout.starts_with(&format!("{}ready> ", banner())),
+        "{stdout}"
+    );
+    assert!(
+        stdout.ends_with("Cannot perform start session: EOF\n"),
+        "{stdout}"
+    );
     world.node_sees("the input", |seen| seen.input == input);
     assert_eq!(world.count("TerminateSession"), 0);
 }
@@ -166,7 +207,13 @@ fn a_type_of_session_that_is_not_built_is_refused_and_ended() {
     let response = serde_json::json!({
         "SessionId": SESSION, "TokenValue": OFFICIAL, "StreamUrl": server.stream_url(),
     });
-    command.args([response.to_string().as_str(), "r", "StartSession", "", r#"{"Target":"mi-1"}"#]);
+    command.args([
+        response.to_string().as_str(),
+        "r",
+        "StartSession",
+        "",
+        r#"{"Target":"mi-1"}"#,
+    ]);
     command.arg(format!("http://{}", server.address));
     runtime.spawn(async move {
         let mut node = Node::new(false);
@@ -183,12 +230,16 @@ fn a_type_of_session_that_is_not_built_is_refused_and_ended() {
             }],
         };
         node.send(PayloadType::HANDSHAKE_REQUEST, request.to_text().as_bytes());
-        node.pump_until("the response", |node| !node.other.is_empty()).await;
+        node.pump_until("the response", |node| !node.other.is_empty())
+            .await;
         let complete = HandshakeComplete {
             time_to_complete_ns: 1,
             customer_message: String::new(),
         };
-        node.send(PayloadType::HANDSHAKE_COMPLETE, complete.to_text().as_bytes());
+        node.send(
+            PayloadType::HANDSHAKE_COMPLETE,
+            complete.to_text().as_bytes(),
+        );
         node.pump_until_closed().await;
         // The API is answered until the program is over.
         std::future::pending::<()>().await;
@@ -196,7 +247,11 @@ fn a_type_of_session_that_is_not_built_is_refused_and_ended() {
     });
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(255));
-    assert!(text(&output.stderr).contains("forwards a port"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("forwards a port"),
+        "{}",
+        text(&output.stderr)
+    );
     let calls = calls.lock().unwrap();
     let operations: Vec<_> = calls.iter().map(support::server::Call::operation).collect();
     assert_eq!(operations, ["TerminateSession"]);
@@ -210,15 +265,26 @@ fn the_variable_with_the_token_is_not_handed_on() {
     let seen = world.folder.path().join("environment");
     std::fs::write(
         aws.join("config"),
-        format!("[profile p]\ncredential_process = sh -c 'env > {}; false'\n", seen.display()),
+        format!(
+            "[profile p]\ncredential_process = sh -c 'env > {}; false'\n",
+            seen.display()
+        ),
     )
     .unwrap();
     let mut command = world.plugin(OFFICIAL);
     let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
     let mut with_profile = world.command(std::path::Path::new(command.get_program()));
-    with_profile.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    with_profile.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
     for (index, argument) in arguments.iter().enumerate() {
-        with_profile.arg(if index == 3 { std::ffi::OsStr::new("p") } else { argument });
+        with_profile.arg(if index == 3 {
+            std::ffi::OsStr::new("p")
+        } else {
+            argument
+        });
     }
     command = with_profile;
     let mut terminal = Terminal::open(&command, 80, 24).unwrap();
@@ -228,6 +294,9 @@ fn the_variable_with_the_token_is_not_handed_on() {
     assert_eq!(terminal.exit_status().unwrap().code(), Some(255));
     let environment = std::fs::read_to_string(seen).unwrap();
     assert!(environment.contains("AWS_REGION"), "{environment}");
-    assert!(!environment.contains("AWS_SSM_START_SESSION_RESPONSE"), "{environment}");
+    assert!(
+        !environment.contains("AWS_SSM_START_SESSION_RESPONSE"),
+        "{environment}"
+    );
     assert!(!terminal.shown().contains("topsecret"));
 }

@@ -1,6 +1,13 @@
 //! `sortie start` on a pseudo terminal, as a person uses it: the terminal is raw while the session
 //! runs and as it was on every way out.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 mod support;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,7 +18,10 @@ use support::{NODE, OFFICIAL, OURS, SESSION, World};
 fn start(world: &World) -> Terminal {
     let mut terminal = Terminal::open(&world.sortie(&["start", NODE]), 80, 24).unwrap();
     terminal.until("ready> ").unwrap();
-    assert!(!terminal.is_cooked().unwrap(), "the terminal is raw in a session");
+    assert!(
+        !terminal.is_cooked().unwrap(),
+        "the terminal is raw in a session"
+    );
     terminal
 }
 
@@ -32,7 +42,11 @@ fn the_exit_status_is_the_remote_commands() {
     let mut terminal = start(&world);
     terminal.line("exit 7").unwrap();
     assert_eq!(exit_code(&mut terminal), 7);
-    assert!(terminal.shown().contains(&format!("Session {SESSION} ended.")));
+    assert!(
+        terminal
+            .shown()
+            .contains(&format!("Session {SESSION} ended."))
+    );
     assert_eq!(world.count("TerminateSession"), 0);
 }
 
@@ -74,7 +88,9 @@ fn tilde_question_mark_helps() {
 fn the_first_size_goes_before_the_input_and_later_ones_follow_the_window() {
     let world = World::start(OURS);
     let mut terminal = start(&world);
-    world.node_sees("the first size", |seen| seen.sizes.first() == Some(&(80, 24)));
+    world.node_sees("the first size", |seen| {
+        seen.sizes.first() == Some(&(80, 24))
+    });
     terminal.resize(132, 43).unwrap();
     world.node_sees("the new size", |seen| seen.sizes.last() == Some(&(132, 43)));
     terminal.line("size").unwrap();
@@ -88,7 +104,9 @@ fn control_keys_are_the_remote_shells() {
     let world = World::start(OURS);
     let mut terminal = start(&world);
     terminal.keys([0x03, 0x1a, 0x1c, 0x11, 0x13, 0xff]).unwrap();
-    world.node_sees("the keys", |seen| seen.input == [0x03, 0x1a, 0x1c, 0x11, 0x13, 0xff]);
+    world.node_sees("the keys", |seen| {
+        seen.input == [0x03, 0x1a, 0x1c, 0x11, 0x13, 0xff]
+    });
     terminal.line("").unwrap();
     terminal.line("exit 0").unwrap();
     assert_eq!(exit_code(&mut terminal), 0);
@@ -100,7 +118,9 @@ fn the_reason_of_the_end_is_shown() {
     let mut terminal = start(&world);
     terminal.line("idle").unwrap();
     assert_eq!(exit_code(&mut terminal), 255);
-    terminal.until(&format!("Session {SESSION} ended: idle for 20 minutes")).unwrap();
+    terminal
+        .until(&format!("Session {SESSION} ended: idle for 20 minutes"))
+        .unwrap();
 }
 
 #[test]
@@ -134,13 +154,17 @@ fn a_session_that_ended_while_away_says_so() {
     // ResumeSession answers without token.
     terminal.line("cut").unwrap();
     assert_eq!(exit_code(&mut terminal), 255);
-    terminal.until("ended while the connection was away").unwrap();
+    terminal
+        .until("ended while the connection was away")
+        .unwrap();
 }
 
 #[test]
 fn a_websocket_that_is_refused_leaves_the_terminal_alone_and_the_session_ended() {
     let world = World::start_with(OURS, |call| {
-        call.header("upgrade").is_some().then(|| (403, String::new()))
+        call.header("upgrade")
+            .is_some()
+            .then(|| (403, String::new()))
     });
     let mut terminal = Terminal::open(&world.sortie(&["start", NODE]), 80, 24).unwrap();
     assert_eq!(exit_code(&mut terminal), 255);
@@ -179,7 +203,8 @@ fn suspending_gives_the_terminal_back_until_the_program_goes_on() {
 fn waiting_for_a_node_is_said_after_a_while() {
     // The server accepts the websocket and its node never comes.
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let silent = runtime.block_on(async { support::server::Server::start(|_| (200, String::new())).await });
+    let silent =
+        runtime.block_on(async { support::server::Server::start(|_| (200, String::new())).await });
     let stream_url = silent.stream_url();
     let world = World::start_with(OURS, move |call| {
         (call.operation() == "StartSession").then(|| {
@@ -191,7 +216,10 @@ fn waiting_for_a_node_is_said_after_a_while() {
     });
     let mut terminal = Terminal::open(&world.sortie(&["start", "web"]), 80, 24).unwrap();
     terminal.until("waiting for node web").unwrap();
-    assert!(terminal.is_cooked().unwrap(), "the terminal is left alone while waiting");
+    assert!(
+        terminal.is_cooked().unwrap(),
+        "the terminal is left alone while waiting"
+    );
     terminal.keys([0x03]).unwrap();
     assert_eq!(exit_code(&mut terminal), 255);
     assert_eq!(world.count("TerminateSession"), 1);

@@ -243,7 +243,9 @@ fn url_of(endpoint: &http::Uri) -> String {
     format!(
         "{}://{}{}",
         endpoint.scheme_str().unwrap_or("https"),
-        endpoint.authority().map_or("", http::uri::Authority::as_str),
+        endpoint
+            .authority()
+            .map_or("", http::uri::Authority::as_str),
         path_of(endpoint)
     )
 }
@@ -364,7 +366,10 @@ mod tests {
             ("http://[::1]:7070", "[::1]:7070", "http://[::1]:7070/"),
         ] {
             let endpoint: http::Uri = endpoint.parse().unwrap();
-            assert_eq!((host_of(&endpoint).as_str(), url_of(&endpoint).as_str()), (host, url));
+            assert_eq!(
+                (host_of(&endpoint).as_str(), url_of(&endpoint).as_str()),
+                (host, url)
+            );
         }
     }
 }

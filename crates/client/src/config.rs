@@ -247,9 +247,8 @@ struct Files {
 
 impl Files {
     fn read(environment: &Environment) -> Result<Self, ConfigError> {
-        let path = |variable, default| {
-            environment.expand(environment.get(variable).unwrap_or(default))
-        };
+        let path =
+            |variable, default| environment.expand(environment.get(variable).unwrap_or(default));
         let config_path = path("AWS_CONFIG_FILE", "~/.aws/config");
         let credentials_path = path("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials");
         Ok(Self {

@@ -112,7 +112,10 @@ impl CredentialCache {
     }
 
     /// Credentials that are good at `now`.
-    pub(crate) async fn credentials(&self, now: Timestamp) -> Result<Credentials, CredentialsError> {
+    pub(crate) async fn credentials(
+        &self,
+        now: Timestamp,
+    ) -> Result<Credentials, CredentialsError> {
         match &self.source {
             CredentialSource::Static(credentials) => Ok(credentials.clone()),
             CredentialSource::Missing => Err(CredentialsError::Missing),
@@ -194,8 +197,9 @@ async fn run_process(command: &str) -> Result<Fetched, CredentialsError> {
 /// Says what is wrong without showing any of the output, which holds keys.
 fn read_process_output(output: &[u8]) -> Result<Fetched, CredentialsError> {
     let failed = |reason: &str| CredentialsError::Process(reason.to_owned());
-    let output: ProcessOutput = serde_json::from_slice(output)
-        .map_err(|_| failed("the output is not JSON with Version, AccessKeyId and SecretAccessKey"))?;
+    let output: ProcessOutput = serde_json::from_slice(output).map_err(|_| {
+        failed("the output is not JSON with Version, AccessKeyId and SecretAccessKey")
+    })?;
     if output.version != 1 {
         return Err(failed("the output's Version is not 1"));
     }
@@ -257,7 +261,13 @@ mod tests {
             ("a 'b", None),
         ];
         for (line, expected) in cases {
-            assert_eq!(split_words(line).as_deref(), expected.map(|words| words.iter().map(ToString::to_string).collect::<Vec<_>>()).as_deref(), "{line}");
+            assert_eq!(
+                split_words(line).as_deref(),
+                expected
+                    .map(|words| words.iter().map(ToString::to_string).collect::<Vec<_>>())
+                    .as_deref(),
+                "{line}"
+            );
         }
     }
 
@@ -293,7 +303,10 @@ mod tests {
         for (command, expected) in [
             ("false", "ended with"),
             ("echo topsecret", "not JSON"),
-            ("echo '{\"Version\":2,\"AccessKeyId\":\"a\",\"SecretAccessKey\":\"topsecret\"}'", "Version"),
+            (
+                "echo '{\"Version\":2,\"AccessKeyId\":\"a\",\"SecretAccessKey\":\"topsecret\"}'",
+                "Version",
+            ),
             ("/nowhere/at/all", "cannot run"),
         ] {
             let cache = CredentialCache::new(CredentialSource::Process {

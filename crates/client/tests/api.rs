@@ -1,5 +1,12 @@
 //! Calls against a scripted server: what is signed, what is tried again, what an error becomes.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 mod support;
 
 use serde_json::json;
@@ -96,18 +103,27 @@ async fn calls_of_both_protocols_are_signed_so_that_a_server_accepts_them() {
     assert_eq!(calls.len(), 2);
     verify(&calls[0], "ssm");
     verify(&calls[1], "sts");
-    assert_eq!(calls[0].json(), json!({"SessionId": "someone-0123456789abcdef0"}));
+    assert_eq!(
+        calls[0].json(),
+        json!({"SessionId": "someone-0123456789abcdef0"})
+    );
 }
 
 #[tokio::test]
 async fn trouble_of_the_server_is_tried_again_and_a_refusal_is_not() {
     let trouble = (500, json!({"__type": "InternalFailure", "message": "oops"}));
-    let throttled = (400, json!({"__type": "ThrottlingException", "message": "slow"}));
+    let throttled = (
+        400,
+        json!({"__type": "ThrottlingException", "message": "slow"}),
+    );
     let server = Server::start(scripted([
         trouble.clone(),
         throttled,
         (200, json!({"SessionId": "s"})),
-        (400, json!({"__type": "AccessDeniedException", "message": "not you"})),
+        (
+            400,
+            json!({"__type": "AccessDeniedException", "message": "not you"}),
+        ),
         trouble.clone(),
         trouble.clone(),
         trouble,
@@ -130,7 +146,10 @@ async fn trouble_of_the_server_is_tried_again_and_a_refusal_is_not() {
 #[tokio::test]
 async fn without_credentials_nothing_is_sent() {
     let server = Server::start(scripted([])).await;
-    let error = api(&server, &[]).call::<TerminateSession>(&request()).await.unwrap_err();
+    let error = api(&server, &[])
+        .call::<TerminateSession>(&request())
+        .await
+        .unwrap_err();
     assert!(matches!(error, CallError::Credentials(_)), "{error}");
     assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
     assert!(server.calls.lock().unwrap().is_empty());
@@ -139,6 +158,9 @@ async fn without_credentials_nothing_is_sent() {
 #[tokio::test]
 async fn an_answer_that_is_no_answer_is_an_error_and_not_a_panic() {
     let server = Server::start(|_| (200, "<html>a proxy's page</html>".to_owned())).await;
-    let error = api(&server, &KEYS).call::<TerminateSession>(&request()).await.unwrap_err();
+    let error = api(&server, &KEYS)
+        .call::<TerminateSession>(&request())
+        .await
+        .unwrap_err();
     assert!(matches!(error, CallError::Unreadable { .. }), "{error}");
 }

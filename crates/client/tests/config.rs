@@ -1,5 +1,12 @@
 //! Settings as AWS's tools resolve them, case by case.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 use std::path::Path;
 
 use sortie_client::{ClientConfig, ConfigError, CredentialSource, Environment, Overrides};
@@ -84,10 +91,7 @@ impl Case {
         variables: &[(&str, &str)],
         overrides: &Overrides,
     ) -> Result<ClientConfig, ConfigError> {
-        let environment = Environment::new(
-            variables.iter().copied(),
-            Some(self.home().to_owned()),
-        );
+        let environment = Environment::new(variables.iter().copied(), Some(self.home().to_owned()));
         ClientConfig::resolve(&environment, overrides)
     }
 
@@ -118,12 +122,19 @@ fn endpoint(config: &ClientConfig, service: Service) -> String {
 #[test]
 fn the_region_comes_from_the_first_place_that_has_one() {
     let case = Case::new();
-    let all = [("AWS_REGION", "a"), ("AWS_DEFAULT_REGION", "b"), ("AWS_PROFILE", "work")];
+    let all = [
+        ("AWS_REGION", "a"),
+        ("AWS_DEFAULT_REGION", "b"),
+        ("AWS_PROFILE", "work"),
+    ];
     let overrides = Overrides {
         region: Some("o".to_owned()),
         ..Overrides::default()
     };
-    assert_eq!(case.resolve(&all, &overrides).unwrap().region().as_str(), "o");
+    assert_eq!(
+        case.resolve(&all, &overrides).unwrap().region().as_str(),
+        "o"
+    );
     assert_eq!(case.variables(&all).region().as_str(), "a");
     assert_eq!(case.variables(&all[1..]).region().as_str(), "b");
     assert_eq!(case.variables(&all[2..]).region().as_str(), "work-region");
@@ -153,10 +164,16 @@ fn a_profile_that_nobody_has_is_an_error_that_names_the_files() {
     let case = Case::new();
     for result in [
         case.resolve(&[], &profile("nobody")),
-        case.resolve(&[("AWS_PROFILE", "nobody"), ("AWS_REGION", "r")], &Overrides::default()),
+        case.resolve(
+            &[("AWS_PROFILE", "nobody"), ("AWS_REGION", "r")],
+            &Overrides::default(),
+        ),
     ] {
         let text = result.unwrap_err().to_string();
-        assert!(text.contains("nobody") && text.contains(".aws/config"), "{text}");
+        assert!(
+            text.contains("nobody") && text.contains(".aws/config"),
+            "{text}"
+        );
     }
 }
 
@@ -173,19 +190,39 @@ fn endpoints_follow_botocores_order() {
     assert_eq!(endpoint(&config, Service::Sts), "http://env/");
     let config = case.variables(&all[2..]);
     assert_eq!(endpoint(&config, Service::Ssm), "http://ssm.example:1/");
-    assert_eq!(endpoint(&config, Service::Sts), "https://sts.work-region.amazonaws.com/");
-    assert_eq!(endpoint(&case.variables(&[]), Service::CloudTrail), "http://default.example/");
+    assert_eq!(
+        endpoint(&config, Service::Sts),
+        "https://sts.work-region.amazonaws.com/"
+    );
+    assert_eq!(
+        endpoint(&case.variables(&[]), Service::CloudTrail),
+        "http://default.example/"
+    );
     let overrides = Overrides {
         endpoint: Some("https://o/base".to_owned()),
         ..Overrides::default()
     };
     let config = case.resolve(&all, &overrides).unwrap();
     assert_eq!(endpoint(&config, Service::Sts), "https://o/base");
-    let ignoring = [all[0], all[1], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"), ("AWS_REGION", "cn-north-1")];
-    assert_eq!(endpoint(&case.variables(&ignoring), Service::Ssm), "https://ssm.cn-north-1.amazonaws.com.cn/");
+    let ignoring = [
+        all[0],
+        all[1],
+        ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"),
+        ("AWS_REGION", "cn-north-1"),
+    ];
+    assert_eq!(
+        endpoint(&case.variables(&ignoring), Service::Ssm),
+        "https://ssm.cn-north-1.amazonaws.com.cn/"
+    );
     for bad in ["ftp://x", "sortie.example", "http://", "not a url"] {
         let config = case.variables(&[("AWS_ENDPOINT_URL", bad)]);
-        assert!(matches!(config.endpoint(Service::Ssm), Err(ConfigError::BadEndpoint(_))), "{bad}");
+        assert!(
+            matches!(
+                config.endpoint(Service::Ssm),
+                Err(ConfigError::BadEndpoint(_))
+            ),
+            "{bad}"
+        );
     }
 }
 
@@ -193,9 +230,14 @@ fn endpoints_follow_botocores_order() {
 fn other_settings_of_a_profile_are_taken() {
     let case = Case::new();
     let config = case.resolve(&[], &profile("work")).unwrap();
-    assert_eq!(config.ca_bundle(), Some(case.home().join("work.pem").as_path()));
+    assert_eq!(
+        config.ca_bundle(),
+        Some(case.home().join("work.pem").as_path())
+    );
     assert_eq!(config.max_attempts(), 5);
-    assert!(matches!(config.credentials(), CredentialSource::Process { command } if command == "/opt/keys --account \"a b\""));
+    assert!(
+        matches!(config.credentials(), CredentialSource::Process { command } if command == "/opt/keys --account \"a b\"")
+    );
     let variables = [("AWS_CA_BUNDLE", "/env.pem"), ("AWS_MAX_ATTEMPTS", "2")];
     let config = case.resolve(&variables, &profile("work")).unwrap();
     assert_eq!(config.ca_bundle(), Some(Path::new("/env.pem")));
@@ -213,22 +255,32 @@ fn a_role_is_described_with_its_source() {
     assert_eq!(role.mfa_serial.as_deref(), Some("arn:aws:iam::1:mfa/me"));
     assert_eq!(role.external_id.as_deref(), Some("x"));
     assert_eq!(role.duration_seconds, Some(900));
-    assert!(matches!(&role.source, CredentialSource::Static(keys) if keys.access_key_id == "AKIADEFAULT"));
+    assert!(
+        matches!(&role.source, CredentialSource::Static(keys) if keys.access_key_id == "AKIADEFAULT")
+    );
 
     let own = case.resolve(&[], &profile("self")).unwrap();
     let CredentialSource::AssumeRole(role) = own.credentials() else {
         panic!("{:?}", own.credentials());
     };
-    assert!(matches!(&role.source, CredentialSource::Static(keys) if keys.access_key_id == "AKIASELF"));
+    assert!(
+        matches!(&role.source, CredentialSource::Static(keys) if keys.access_key_id == "AKIASELF")
+    );
 }
 
 #[test]
 fn what_cannot_be_used_says_so_when_keys_are_needed_and_not_before() {
     let case = Case::new();
-    for (name, expected) in [("loop-a", "leads back"), ("sso", "sso_session"), ("half", "aws_secret_access_key")] {
+    for (name, expected) in [
+        ("loop-a", "leads back"),
+        ("sso", "sso_session"),
+        ("half", "aws_secret_access_key"),
+    ] {
         let config = case.resolve(&[], &profile(name)).unwrap();
         match config.credentials() {
-            CredentialSource::Unusable { reason } => assert!(reason.contains(expected), "{name}: {reason}"),
+            CredentialSource::Unusable { reason } => {
+                assert!(reason.contains(expected), "{name}: {reason}")
+            }
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -240,7 +292,11 @@ fn what_cannot_be_used_says_so_when_keys_are_needed_and_not_before() {
 fn missing_files_are_empty_ones_and_paths_can_be_given() {
     let case = Case::new();
     let other = case.home().join("other");
-    std::fs::write(&other, "[default]\naws_access_key_id=AKIAOTHER\naws_secret_access_key=s\n").unwrap();
+    std::fs::write(
+        &other,
+        "[default]\naws_access_key_id=AKIAOTHER\naws_secret_access_key=s\n",
+    )
+    .unwrap();
     let config = case.variables(&[
         ("AWS_CONFIG_FILE", "~/nowhere"),
         ("AWS_SHARED_CREDENTIALS_FILE", other.to_str().unwrap()),

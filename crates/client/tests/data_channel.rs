@@ -1,6 +1,13 @@
 //! The data channel against a scripted server: what it announces and to whom, order and exactness of
 //! bytes over lost connections, and every way a session ends.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
 mod support;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -88,15 +95,27 @@ async fn our_server_is_told_who_we_are_and_the_size_goes_before_the_input() {
     let mut server = Server::start(scripted([])).await;
     let mut channel = open(&server, OURS);
     channel.commands.resize(Size::new(80, 24));
-    channel.commands.send(Bytes::from_static(b"ls\r")).await.unwrap();
+    channel
+        .commands
+        .send(Bytes::from_static(b"ls\r"))
+        .await
+        .unwrap();
     let peer = server.next_channel().await;
     assert_eq!(peer.open.token.expose(), OURS);
     assert_eq!(peer.open.client_version.as_deref(), Some(CLIENT_VERSION));
-    assert!(peer.open.sortie.as_ref().unwrap().features.contains(&"exit-status".to_owned()));
+    assert!(
+        peer.open
+            .sortie
+            .as_ref()
+            .unwrap()
+            .features
+            .contains(&"exit-status".to_owned())
+    );
 
     let mut node = Node::new(true);
     node.attach_ours(peer, "SRT1.ticket").await;
-    node.pump_until("the input", |node| node.input == b"ls\r").await;
+    node.pump_until("the input", |node| node.input == b"ls\r")
+        .await;
     assert_eq!(node.order, ["size", "input"]);
     assert_eq!(node.sizes, [(80, 24)]);
 
@@ -105,11 +124,21 @@ async fn our_server_is_told_who_we_are_and_the_size_goes_before_the_input() {
     node.send(PayloadType::EXIT_CODE, b"EXIT_CODE: 3");
     node.close("").await;
     assert!(matches!(next(&mut channel).await, Event::Joined));
-    assert!(matches!(next(&mut channel).await, Event::Begun(session) if session.session_type == SessionType::StandardStream));
+    assert!(
+        matches!(next(&mut channel).await, Event::Begun(session) if session.session_type == SessionType::StandardStream)
+    );
     assert!(matches!(next(&mut channel).await, Event::Output(bytes) if bytes == "$ "));
     assert!(matches!(next(&mut channel).await, Event::StdErr(bytes) if bytes == "oops"));
-    assert!(matches!(next(&mut channel).await, Event::ExitStatus { code: Some(3), .. }));
-    assert_eq!(end(&mut channel).await, End::Closed { output: String::new() });
+    assert!(matches!(
+        next(&mut channel).await,
+        Event::ExitStatus { code: Some(3), .. }
+    ));
+    assert_eq!(
+        end(&mut channel).await,
+        End::Closed {
+            output: String::new()
+        }
+    );
     assert!(channel.events.next().await.is_none());
     assert_eq!(server.count("ResumeSession"), 0);
 }
@@ -119,12 +148,21 @@ async fn an_exit_status_without_any_output_arrives() {
     let mut server = Server::start(scripted([])).await;
     let mut channel = open(&server, OURS);
     let mut node = Node::new(true);
-    node.attach_ours(server.next_channel().await, "SRT1.ticket").await;
+    node.attach_ours(server.next_channel().await, "SRT1.ticket")
+        .await;
     node.send(PayloadType::EXIT_CODE, b"EXIT_CODE: 4");
     node.close("").await;
     assert!(matches!(next(&mut channel).await, Event::Joined));
-    assert!(matches!(next(&mut channel).await, Event::ExitStatus { code: Some(4), .. }));
-    assert_eq!(end(&mut channel).await, End::Closed { output: String::new() });
+    assert!(matches!(
+        next(&mut channel).await,
+        Event::ExitStatus { code: Some(4), .. }
+    ));
+    assert_eq!(
+        end(&mut channel).await,
+        End::Closed {
+            output: String::new()
+        }
+    );
 }
 
 #[tokio::test]
@@ -132,18 +170,32 @@ async fn another_server_is_told_nothing_and_gets_what_official_clients_send() {
     let mut server = Server::start(scripted([])).await;
     let mut channel = open(&server, OFFICIAL);
     channel.commands.resize(Size::new(80, 24));
-    channel.commands.send(Bytes::from(vec![b'x'; 5000])).await.unwrap();
+    channel
+        .commands
+        .send(Bytes::from(vec![b'x'; 5000]))
+        .await
+        .unwrap();
     let peer = server.next_channel().await;
     assert!(!peer.raw_open.contains("Sortie"), "{}", peer.raw_open);
 
     let mut node = Node::new(false);
     node.attach(peer);
     node.output(b"prompt");
-    node.pump_until("the input", |node| node.input.len() == 5000).await;
+    node.pump_until("the input", |node| node.input.len() == 5000)
+        .await;
     assert_eq!(node.order[0], "size");
-    assert!(node.lengths.iter().all(|length| *length <= 1024), "{:?}", node.lengths);
+    assert!(
+        node.lengths.iter().all(|length| *length <= 1024),
+        "{:?}",
+        node.lengths
+    );
     node.close("bye").await;
-    assert_eq!(end(&mut channel).await, End::Closed { output: "bye".to_owned() });
+    assert_eq!(
+        end(&mut channel).await,
+        End::Closed {
+            output: "bye".to_owned()
+        }
+    );
 }
 
 #[tokio::test]
@@ -151,7 +203,11 @@ async fn nothing_is_typed_at_an_official_agent_before_its_handshake_is_over() {
     let mut server = Server::start(scripted([])).await;
     let mut channel = open(&server, OFFICIAL);
     channel.commands.resize(Size::new(80, 24));
-    channel.commands.send(Bytes::from_static(b"early")).await.unwrap();
+    channel
+        .commands
+        .send(Bytes::from_static(b"early"))
+        .await
+        .unwrap();
     let mut node = Node::new(false);
     node.attach(server.next_channel().await);
     let action = RequestedAction {
@@ -167,7 +223,8 @@ async fn nothing_is_typed_at_an_official_agent_before_its_handshake_is_over() {
         actions: vec![action],
     };
     node.send(PayloadType::HANDSHAKE_REQUEST, request.to_text().as_bytes());
-    node.pump_until("the response", |node| !node.other.is_empty()).await;
+    node.pump_until("the response", |node| !node.other.is_empty())
+        .await;
     assert_eq!(node.other[0].payload_type, PayloadType::HANDSHAKE_RESPONSE);
     let response = HandshakeResponse::parse(&node.other[0].payload).unwrap();
     assert_eq!(response.actions[0].status, 1);
@@ -177,8 +234,12 @@ async fn nothing_is_typed_at_an_official_agent_before_its_handshake_is_over() {
         time_to_complete_ns: 1,
         customer_message: "hello".to_owned(),
     };
-    node.send(PayloadType::HANDSHAKE_COMPLETE, complete.to_text().as_bytes());
-    node.pump_until("the input", |node| node.input == b"early").await;
+    node.send(
+        PayloadType::HANDSHAKE_COMPLETE,
+        complete.to_text().as_bytes(),
+    );
+    node.pump_until("the input", |node| node.input == b"early")
+        .await;
     assert!(matches!(next(&mut channel).await, Event::Begun(session)
         if session.session_type == SessionType::InteractiveCommands && session.customer_message == "hello"));
 }
@@ -187,7 +248,9 @@ async fn nothing_is_typed_at_an_official_agent_before_its_handshake_is_over() {
 fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33) as u8
     })
     .take(length)
@@ -213,9 +276,14 @@ async fn both_directions_stay_exact_over_many_lost_connections_without_credentia
     let mut rest = shown.as_slice();
     for round in 0.. {
         let peer = server.next_channel().await;
-        let token = if round == 0 { OURS.to_owned() } else { format!("SRT1.ticket-{}", round - 1) };
+        let token = if round == 0 {
+            OURS.to_owned()
+        } else {
+            format!("SRT1.ticket-{}", round - 1)
+        };
         assert_eq!(peer.open.token.expose(), token);
-        node.attach_ours(peer, &format!("SRT1.ticket-{round}")).await;
+        node.attach_ours(peer, &format!("SRT1.ticket-{round}"))
+            .await;
         let goal = node.input.len() + 50_000;
         node.pump_until("progress", |node| {
             while !rest.is_empty() && node.link.writable() > 8192 {
@@ -238,13 +306,19 @@ async fn both_directions_stay_exact_over_many_lost_connections_without_credentia
     assert!(collected == shown, "the output differs");
     assert!(node.input == typed, "the input differs");
     node.close("").await;
-    assert_eq!(end(&mut channel).await, End::Closed { output: String::new() });
+    assert_eq!(
+        end(&mut channel).await,
+        End::Closed {
+            output: String::new()
+        }
+    );
     assert_eq!(server.count("ResumeSession"), 0);
 }
 
 #[tokio::test]
 async fn elsewhere_a_lost_connection_is_resumed_through_the_api_with_the_same_client_id() {
-    let resumed = json!({"SessionId": "session", "TokenValue": "second", "StreamUrl": "ws://ignored/"});
+    let resumed =
+        json!({"SessionId": "session", "TokenValue": "second", "StreamUrl": "ws://ignored/"});
     let mut server = Server::start(scripted([(200, resumed)])).await;
     let mut channel = open(&server, OFFICIAL);
     let mut node = Node::new(false);
@@ -252,7 +326,8 @@ async fn elsewhere_a_lost_connection_is_resumed_through_the_api_with_the_same_cl
     let client_id = first.open.client_id.clone();
     node.attach(first);
     node.output(b"one");
-    node.pump_until("an acknowledgement", |node| node.link.drained()).await;
+    node.pump_until("an acknowledgement", |node| node.link.drained())
+        .await;
     node.cut();
     let second = server.next_channel().await;
     assert_eq!(second.open.token.expose(), "second");
@@ -279,8 +354,14 @@ async fn a_session_that_ended_meanwhile_has_timed_out() {
     let gone = json!({"SessionId": "session", "StreamUrl": "ws://ignored/"});
     for answer in [
         (200, gone.clone()),
-        (200, json!({"SessionId": "session", "TokenValue": "", "StreamUrl": ""})),
-        (400, json!({"__type": "DoesNotExistException", "message": "gone"})),
+        (
+            200,
+            json!({"SessionId": "session", "TokenValue": "", "StreamUrl": ""}),
+        ),
+        (
+            400,
+            json!({"__type": "DoesNotExistException", "message": "gone"}),
+        ),
     ] {
         let mut server = Server::start(scripted([answer])).await;
         let mut channel = open(&server, OFFICIAL);
@@ -340,9 +421,11 @@ async fn a_server_that_says_nothing_any_more_is_left_for_a_new_connection() {
     };
     let mut channel = open_with(&server, OURS, options);
     let mut node = Node::new(true);
-    node.attach_ours(server.next_channel().await, "SRT1.ticket").await;
+    node.attach_ours(server.next_channel().await, "SRT1.ticket")
+        .await;
     node.output(b"one");
-    node.pump_until("an acknowledgement", |node| node.link.drained()).await;
+    node.pump_until("an acknowledgement", |node| node.link.drained())
+        .await;
     // The socket stays open and is not read: a half-open connection.
     let silent = std::mem::replace(&mut node, Node::new(true));
     let again = server.next_channel().await;
@@ -361,7 +444,8 @@ async fn leaving_after_the_input_delivers_it_first() {
     let mut server = Server::start(scripted([])).await;
     let mut channel = open(&server, OURS);
     let mut node = Node::new(true);
-    node.attach_ours(server.next_channel().await, "SRT1.ticket").await;
+    node.attach_ours(server.next_channel().await, "SRT1.ticket")
+        .await;
     let typed = pattern(200_000, 3);
     let commands = channel.commands.clone();
     let input = Bytes::from(typed.clone());
@@ -370,7 +454,12 @@ async fn leaving_after_the_input_delivers_it_first() {
         commands.leave_when_delivered();
     });
     node.pump_until_closed().await;
-    assert!(node.input == typed, "{} of {} bytes", node.input.len(), typed.len());
+    assert!(
+        node.input == typed,
+        "{} of {} bytes",
+        node.input.len(),
+        typed.len()
+    );
     assert_eq!(end(&mut channel).await, End::Left);
 }
 
@@ -379,12 +468,14 @@ async fn malformed_and_foreign_frames_are_ignored() {
     let mut server = Server::start(scripted([])).await;
     let mut channel = open(&server, OURS);
     let mut node = Node::new(true);
-    node.attach_ours(server.next_channel().await, "SRT1.ticket").await;
+    node.attach_ours(server.next_channel().await, "SRT1.ticket")
+        .await;
     for garbage in [vec![], vec![0; 119], vec![0xff; 500], pattern(4096, 4)] {
         node.frame(Bytes::from(garbage)).await;
     }
     node.output(b"still here");
-    node.pump_until("an acknowledgement", |node| node.link.drained()).await;
+    node.pump_until("an acknowledgement", |node| node.link.drained())
+        .await;
     assert_eq!(output(&mut channel, 10).await, b"still here");
 }
 
@@ -415,8 +506,14 @@ async fn a_private_certificate_authority_is_trusted_when_configured_and_only_the
         stream_url: format!("wss://{}/", server.address),
     };
     let (trusting, strict) = (api(&server, Some(bundle)), api(&server, None));
-    let trusted = DataChannel::open(session(), trusting.clone(), trusting.tls(), Options::default());
-    let mut refused = DataChannel::open(session(), strict.clone(), strict.tls(), Options::default());
+    let trusted = DataChannel::open(
+        session(),
+        trusting.clone(),
+        trusting.tls(),
+        Options::default(),
+    );
+    let mut refused =
+        DataChannel::open(session(), strict.clone(), strict.tls(), Options::default());
     match end(&mut refused).await {
         End::Refused { reason } => assert!(reason.contains("AWS_CA_BUNDLE"), "{reason}"),
         other => panic!("{other:?}"),

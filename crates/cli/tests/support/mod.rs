@@ -1,6 +1,14 @@
 //! The programs under test in front of a scripted server whose node runs a tiny shell.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its part of it")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "support of tests, of which each test program uses its part"
+)]
 
 #[path = "../../../client/tests/support/mod.rs"]
 pub mod server;
@@ -92,7 +100,12 @@ impl World {
             "StreamUrl": format!("ws://{}/v1/data-channel/x", self.address),
         });
         command.env("AWS_SSM_START_SESSION_RESPONSE", response.to_string());
-        command.args(["AWS_SSM_START_SESSION_RESPONSE", "local-1", "StartSession", ""]);
+        command.args([
+            "AWS_SSM_START_SESSION_RESPONSE",
+            "local-1",
+            "StartSession",
+            "",
+        ]);
         command.arg(json!({ "Target": NODE }).to_string());
         command.arg(format!("http://{}", self.address));
         command
@@ -127,7 +140,10 @@ impl World {
     /// How often an operation was called.
     pub fn count(&self, operation: &str) -> usize {
         let calls = self.calls.lock().unwrap();
-        calls.iter().filter(|call| call.operation() == operation).count()
+        calls
+            .iter()
+            .filter(|call| call.operation() == operation)
+            .count()
     }
 
     pub fn calls_of(&self, operation: &str) -> Vec<Call> {
@@ -189,7 +205,11 @@ fn nodes(request: &serde_json::Value) -> serde_json::Value {
 
 fn sessions(request: &serde_json::Value) -> serde_json::Value {
     let is_history = request["State"] == "History";
-    let id = if is_history { "someone-00000000000000001" } else { SESSION };
+    let id = if is_history {
+        "someone-00000000000000001"
+    } else {
+        SESSION
+    };
     let filter = &request["Filters"][0];
     if filter["key"] == "SessionId" && filter["value"] != id {
         return json!({"Sessions": []});
@@ -263,7 +283,9 @@ impl Shell {
             self.read += typed.len();
             for part in typed.chunks(64 << 10) {
                 self.node
-                    .pump_until("room for the echo", |node| node.link.writable() >= part.len())
+                    .pump_until("room for the echo", |node| {
+                        node.link.writable() >= part.len()
+                    })
                     .await;
                 self.node.output(part);
             }
@@ -294,7 +316,8 @@ impl Shell {
             ("cut", _) => return false,
             ("size", _) => {
                 let size = self.node.sizes.last().copied().unwrap_or_default();
-                self.node.output(format!("size is {}x{}\r\n", size.0, size.1).as_bytes());
+                self.node
+                    .output(format!("size is {}x{}\r\n", size.0, size.1).as_bytes());
             }
             _ => {}
         }
@@ -302,7 +325,10 @@ impl Shell {
     }
 
     async fn exit(&mut self, status: &str) -> bool {
-        self.node.send(PayloadType::EXIT_CODE, format!("EXIT_CODE: {status}").as_bytes());
+        self.node.send(
+            PayloadType::EXIT_CODE,
+            format!("EXIT_CODE: {status}").as_bytes(),
+        );
         self.node.close("").await;
         self.node.pump_until_closed().await;
         false

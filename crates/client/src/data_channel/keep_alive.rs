@@ -69,11 +69,10 @@ impl KeepAlive {
         let Some(last) = self.last_ping else {
             return self.ping(now);
         };
-        let doubt = unacknowledged
-            .map(|waiting| (now + options.doubt_after.saturating_sub(waiting)).max(last + options.doubt_after));
-        let due = doubt
-            .unwrap_or(Duration::MAX)
-            .min(last + options.every);
+        let doubt = unacknowledged.map(|waiting| {
+            (now + options.doubt_after.saturating_sub(waiting)).max(last + options.doubt_after)
+        });
+        let due = doubt.unwrap_or(Duration::MAX).min(last + options.every);
         if now >= due {
             return self.ping(now);
         }

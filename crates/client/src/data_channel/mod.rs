@@ -114,7 +114,9 @@ pub async fn terminate(api: &Api, session_id: &str) -> Result<(), CallError> {
     let request = ssm::TerminateSessionRequest {
         session_id: session_id.to_owned(),
     };
-    api.call::<ssm::TerminateSession>(&request).await.map(|_| ())
+    api.call::<ssm::TerminateSession>(&request)
+        .await
+        .map(|_| ())
 }
 
 /// How a data channel behaves.
@@ -227,12 +229,7 @@ pub struct Over;
 
 impl DataChannel {
     /// Joins the session. What comes of it is told by the events.
-    pub fn open(
-        session: StartedSession,
-        resume: impl Resume,
-        tls: &Tls,
-        options: Options,
-    ) -> Self {
+    pub fn open(session: StartedSession, resume: impl Resume, tls: &Tls, options: Options) -> Self {
         let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
         let (input, input_receiver) = mpsc::channel(INPUT_QUEUE);
         let (size, size_receiver) = watch::channel(None);

@@ -197,7 +197,11 @@ impl<R: Resume> Channel<R> {
     }
 
     fn lost(&mut self, reason: String) {
-        tracing::debug!(session_id = self.session.session_id, reason, "connection lost");
+        tracing::debug!(
+            session_id = self.session.session_id,
+            reason,
+            "connection lost"
+        );
         self.link.disconnected();
         let now = self.clock.now().monotonic;
         if self.connected_at.is_some_and(|at| now >= at + WORTHWHILE) {
@@ -276,8 +280,12 @@ impl<R: Resume> Channel<R> {
 
     async fn try_connect(&mut self) -> Result<Socket, Try> {
         let token = self.token().await?;
-        let dialled =
-            socket::dial(&self.session.stream_url, &self.tls, self.options.dial_timeout).await;
+        let dialled = socket::dial(
+            &self.session.stream_url,
+            &self.tls,
+            self.options.dial_timeout,
+        )
+        .await;
         let mut socket = dialled.map_err(|error| {
             // Before the session was ever joined a certain refusal is worth no second try; later
             // it may be a proxy's while the server restarts.

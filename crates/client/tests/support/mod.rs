@@ -2,7 +2,15 @@
 //! channel with a node whose reliability is the real link's. It behaves as a gateway of ours or as
 //! AWS's with an official agent behind it, depending on the token that it gives out.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its part of it")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "support of tests, of which each test program uses its part"
+)]
 
 use std::{
     collections::VecDeque,
@@ -94,9 +102,7 @@ pub struct Peer {
 }
 
 impl Server {
-    pub async fn start(
-        answers: impl Fn(&Call) -> (u16, String) + Send + Sync + 'static,
-    ) -> Self {
+    pub async fn start(answers: impl Fn(&Call) -> (u16, String) + Send + Sync + 'static) -> Self {
         Self::start_with(answers, None).await
     }
 
@@ -116,7 +122,8 @@ impl Server {
                 let Ok((tcp, _)) = listener.accept().await else {
                     return;
                 };
-                let (answers, log, sender) = (Arc::clone(&answers), Arc::clone(&log), sender.clone());
+                let (answers, log, sender) =
+                    (Arc::clone(&answers), Arc::clone(&log), sender.clone());
                 let acceptor = tls.clone().map(tokio_rustls::TlsAcceptor::from);
                 tokio::spawn(async move {
                     // What a client that is judged does with a broken connection is its business.
@@ -140,7 +147,10 @@ impl Server {
     }
 
     pub fn stream_url(&self) -> String {
-        format!("ws://{}/v1/data-channel/session?role=publish_subscribe", self.address)
+        format!(
+            "ws://{}/v1/data-channel/session?role=publish_subscribe",
+            self.address
+        )
     }
 
     /// The next data channel, opened by a client.
@@ -257,14 +267,21 @@ async fn serve(
         call.body = held.drain(..wanted).collect();
         let (status, body) = answers(&call);
         log.lock().unwrap().push(call);
-        if stream.write_all(response(status, &body).as_bytes()).await.is_err() {
+        if stream
+            .write_all(response(status, &body).as_bytes())
+            .await
+            .is_err()
+        {
             return;
         }
     }
 }
 
 fn response(status: u16, body: &str) -> String {
-    format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// Reads up to the end of a request's head, which is left in `held`, and gives its length.
@@ -344,7 +361,10 @@ impl Node {
     }
 
     pub fn now(&self) -> Now {
-        Now::new(self.start.elapsed(), Timestamp::from_millis(1_777_881_600_000))
+        Now::new(
+            self.start.elapsed(),
+            Timestamp::from_millis(1_777_881_600_000),
+        )
     }
 
     /// Takes a websocket as the session's, without saying anything.
@@ -355,14 +375,21 @@ impl Node {
 
     /// Takes a websocket and tells the client the common features, as our gateway does.
     pub async fn attach_ours(&mut self, peer: Peer, ticket: &str) {
-        let announced = peer.open.sortie.as_ref().expect("an announcement").features.clone();
+        let announced = peer
+            .open
+            .sortie
+            .as_ref()
+            .expect("an announcement")
+            .features
+            .clone();
         self.attach(peer);
         let features = Features {
             version: "0.1.0".to_owned(),
             features: announced,
             ticket: Some(Secret::new(ticket)),
         };
-        self.frame(service::sortie_features(stamp(), &features)).await;
+        self.frame(service::sortie_features(stamp(), &features))
+            .await;
     }
 
     pub async fn frame(&mut self, frame: Bytes) {
@@ -409,10 +436,9 @@ impl Node {
             if done(self) {
                 return true;
             }
-            let pause = self
-                .link
-                .deadline()
-                .map_or(Duration::from_secs(1), |at| at.saturating_sub(self.now().monotonic));
+            let pause = self.link.deadline().map_or(Duration::from_secs(1), |at| {
+                at.saturating_sub(self.now().monotonic)
+            });
             let socket = self.socket.as_mut().expect("a connection");
             match tokio::time::timeout(pause, socket.next()).await {
                 Ok(Some(Ok(Message::Binary(bytes)))) => {
@@ -427,7 +453,10 @@ impl Node {
     }
 
     pub async fn pump_until(&mut self, what: &str, done: impl FnMut(&mut Self) -> bool) {
-        assert!(within(what, self.pump(done)).await, "the client left while waiting for {what}");
+        assert!(
+            within(what, self.pump(done)).await,
+            "the client left while waiting for {what}"
+        );
     }
 
     /// Waits until the client closes the websocket.
@@ -453,7 +482,10 @@ impl Node {
 }
 
 pub fn common_features() -> Vec<String> {
-    sortie_channel::features::ALL.iter().map(ToString::to_string).collect()
+    sortie_channel::features::ALL
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 pub fn stamp() -> Stamp {
