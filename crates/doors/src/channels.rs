@@ -34,15 +34,12 @@ use crate::{
     errors::Failure,
     operations::{OPEN_CONTROL_CHANNEL, OPEN_DATA_CHANNEL, OperationEntry, find},
     perform::Outcome,
-    request::{Received, read_body},
+    request::Received,
     route::Channel,
 };
 
 /// How long after our answer the connection may take to become a websocket.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
-
-/// The largest body of a call that creates a channel; real ones have some hundred bytes.
-const CREATE_LIMIT: usize = 64 << 10;
 
 /// The channel's name in a request's path: a node or session id. What is no id stays as it is;
 /// nothing is called that.
@@ -101,7 +98,7 @@ impl House {
         entry: &'static OperationEntry,
         body: Body,
     ) -> Outcome {
-        let body = match read_body(body, CREATE_LIMIT).await {
+        let body = match self.bodies.read(body).await {
             Ok(body) => body,
             Err(error) => {
                 return self

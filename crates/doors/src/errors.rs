@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn failures_of_ours_say_nothing_of_their_cause() {
-        let error = || InternalError::Store(sortie_ports::StoreError::Closed);
+        let error = || InternalError::Store(sortie_control::StoreError::Closed);
         let ssm = Failure::from(StartSessionError::Internal(error()));
         assert_eq!(
             (ssm.error.code.as_ref(), ssm.error.status),

@@ -24,6 +24,8 @@ use sortie_gateway::Gateway;
 use sortie_types::Region;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use request::Bodies;
+
 pub use operations::{OperationEntry, Who, operations};
 
 /// What the doors must be told.
@@ -124,6 +126,7 @@ struct House {
     control: Control,
     gateway: Gateway,
     options: DoorOptions,
+    bodies: Bodies,
     /// Cancelled when held requests must be answered and no channel opened.
     stop: CancellationToken,
     /// Calls and channels under way.
@@ -138,6 +141,7 @@ impl Doors {
             house: Arc::new(House {
                 control,
                 gateway,
+                bodies: Bodies::new(options.body_limit),
                 options,
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),

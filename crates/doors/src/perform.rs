@@ -17,7 +17,7 @@ use crate::{
     authenticate::Refused,
     errors::Failure,
     operations::{OperationEntry, find},
-    request::{BodyError, Received, read_body},
+    request::{BodyError, Received},
     route::{Route, route},
 };
 
@@ -100,8 +100,7 @@ impl House {
 
     /// A call of a query service: the form names action and version, the version the service.
     async fn form(&self, received: &Received, own: Option<Service>, body: Body) -> Outcome {
-        let limit = self.options.body_limit;
-        let body = read_body(body, limit).await;
+        let body = self.bodies.read(body).await;
         let guess = own.unwrap_or(Service::Sts);
         let body = match body {
             Ok(body) => body,
@@ -136,7 +135,7 @@ impl House {
 
     /// A call of a JSON service.
     async fn call(&self, received: &Received, target: Target<'_>, body: Body) -> Outcome {
-        match read_body(body, self.options.body_limit).await {
+        match self.bodies.read(body).await {
             Ok(body) => {
                 let input = Input {
                     signed: &body,
@@ -332,5 +331,18 @@ fn event_source(service: Service) -> &'static str {
         Service::Ssm => "ssm.amazonaws.com",
         Service::SsmMessages => "ssmmessages.amazonaws.com",
         Service::Sts => "sts.amazonaws.com",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_are_held_long_enough_and_not_too_long() {
+        for _ in 0..1000 {
+            let hold = poll_hold().as_millis();
+            assert!((15_000..19_000).contains(&hold), "{hold}");
+        }
     }
 }

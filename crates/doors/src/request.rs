@@ -9,13 +9,19 @@ use http::{HeaderMap, Method, header, request::Parts};
 use http_body_util::BodyExt;
 use sortie_types::Timestamp;
 use sortie_wire::sigv4::RequestParts;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
 use crate::{Connection, Listener};
 
 /// How long a body may take. Longer than an honest slow line needs for the largest body.
 const BODY_TIME: Duration = Duration::from_secs(60);
+
+/// Real inputs are smaller than this, as a rule.
+const SMALL: usize = 64 << 10;
+
+/// How many larger bodies may be on their way in at once.
+const LARGE_BODIES: usize = 64;
 
 /// User agents are shortened when they are recorded; nothing needs more than this before.
 const USER_AGENT_LIMIT: usize = 4096;
@@ -108,27 +114,50 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Reads a body of at most `limit` bytes, with or without a declared length.
-pub(crate) async fn read_body(body: Body, limit: usize) -> Result<Bytes, BodyError> {
-    timeout(BODY_TIME, read_up_to(body, limit))
-        .await
-        .unwrap_or(Err(BodyError::Incomplete))
+/// How bodies are read. Nothing of a body is verified while it comes in, so all of them together
+/// must stay bounded, not each alone.
+pub(crate) struct Bodies {
+    limit: usize,
+    /// One permit a body that grew beyond [`SMALL`].
+    large: Semaphore,
 }
 
-async fn read_up_to(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
-    let mut read = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| BodyError::Incomplete)?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        if read.len() + data.len() > limit {
-            discard(body, limit).await;
-            return Err(BodyError::TooLarge);
+impl Bodies {
+    /// Bodies of at most `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            large: Semaphore::new(LARGE_BODIES),
         }
-        read.extend_from_slice(data);
     }
-    Ok(read.freeze())
+
+    /// Reads a body, with or without a declared length.
+    pub(crate) async fn read(&self, body: Body) -> Result<Bytes, BodyError> {
+        timeout(BODY_TIME, self.read_up_to(body))
+            .await
+            .unwrap_or(Err(BodyError::Incomplete))
+    }
+
+    async fn read_up_to(&self, mut body: Body) -> Result<Bytes, BodyError> {
+        let mut read = BytesMut::new();
+        let mut permit = None;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| BodyError::Incomplete)?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            let size = read.len() + data.len();
+            if size > self.limit {
+                discard(body, self.limit).await;
+                return Err(BodyError::TooLarge);
+            }
+            if size > SMALL && permit.is_none() {
+                permit = self.large.acquire().await.ok();
+            }
+            read.extend_from_slice(data);
+        }
+        Ok(read.freeze())
+    }
 }
 
 /// Lets a caller who sends somewhat too much finish, so that it reads the answer instead of a

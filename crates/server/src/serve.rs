@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sortie_control::{Control, CreateAdministratorError, RootKey, Settings};
 use sortie_doors::{DoorOptions, Doors, Listener};
 use sortie_gateway::{Gateway, Options as GatewayOptions};
-use sortie_ports::{LocalSignals, Signals, State};
+use sortie_ports::{LocalSignals, Signals, State, StoreError};
 use sortie_store::SqliteState;
 use sortie_types::{Secret, Timestamp};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
@@ -62,6 +62,9 @@ pub enum StartError {
     /// There is no root key.
     #[error("cannot use the root key")]
     RootKey(#[from] RootKeyError),
+    /// The database cannot be read.
+    #[error("cannot read the database")]
+    State(#[source] StoreError),
     /// The database cannot be opened.
     #[error("cannot open the database")]
     Store(#[source] sortie_store::OpenError),
@@ -180,7 +183,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     )
     .await
     .map_err(StartError::Control)?;
-    let administrator = administrator(&control, &config).await?;
+    let administrator = administrator(&control, &state, &config).await?;
     let wired = Wired {
         config: &config,
         control: control.clone(),
@@ -220,8 +223,19 @@ fn control_settings(config: &Config) -> Settings {
 /// Makes the administrator if there is none of that name. With a file for it the key goes there.
 async fn administrator(
     control: &Control,
+    state: &Arc<dyn State>,
     config: &Config,
 ) -> Result<Option<Administrator>, StartError> {
+    let name = config.administrator_name.as_str();
+    let is_there = state
+        .user_named(name)
+        .await
+        .map_err(StartError::State)?
+        .is_some();
+    if let (false, Some(path)) = (is_there, &config.administrator_file) {
+        // A key that could not be written afterwards would be lost.
+        files::write_private(path, b"")?;
+    }
     let made = control
         .create_administrator(&config.administrator_name, now())
         .await

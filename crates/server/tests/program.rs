@@ -13,8 +13,9 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -42,7 +43,7 @@ fn said(output: &Output) -> String {
 
 /// A `dev` that is ready, in `directory`.
 struct Dev {
-    child: Child,
+    child: Option<Child>,
     facts: Value,
 }
 
@@ -72,7 +73,7 @@ impl Dev {
         thread::spawn(move || lines.for_each(drop));
         let facts = fs::read(directory.join("dev.json")).unwrap();
         Self {
-            child,
+            child: Some(child),
             facts: serde_json::from_slice(&facts).unwrap(),
         }
     }
@@ -84,29 +85,38 @@ impl Dev {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(self.child());
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Ends it by SIGTERM; it must end well and soon.
     fn stop(mut self) {
         self.signal(rustix::process::Signal::TERM);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                assert!(status.success(), "{status}");
-                return;
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let (ended, waited) = mpsc::channel();
+        let mut child = self.child.take().unwrap();
+        thread::spawn(move || ended.send(child.wait()));
+        let status = waited.recv_timeout(PATIENCE).expect("it does not end");
+        assert!(status.unwrap().success());
+    }
+
+    /// Ends it as a crash would.
+    fn crash(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn child(&self) -> &Child {
+        self.child.as_ref().unwrap()
     }
 }
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -214,10 +224,9 @@ fn dev_keeps_its_identity_over_a_stop_and_a_crash() {
 
     // Scripts may remove what they wait for.
     fs::remove_file(directory.path().join("dev.json")).unwrap();
-    let mut dev = Dev::start(directory.path());
+    let dev = Dev::start(directory.path());
     assert_eq!(facts(&dev), first);
-    dev.child.kill().unwrap();
-    dev.child.wait().unwrap();
+    dev.crash();
 
     let dev = Dev::start(directory.path());
     assert_eq!(facts(&dev), first);
@@ -238,7 +247,7 @@ fn a_second_dev_in_the_same_directory_says_who_has_it() {
     assert!(!second.status.success());
     let text = said(&second);
     assert!(
-        text.contains(&format!("(process {})", dev.child.id())),
+        text.contains(&format!("(process {})", dev.child().id())),
         "{text}"
     );
     dev.stop();
@@ -275,7 +284,10 @@ fn without_plain_http_tools_are_pointed_at_https_and_the_bundle() {
         .unwrap();
     let facts: Value =
         serde_json::from_slice(&fs::read(directory.path().join("dev.json")).unwrap()).unwrap();
-    let dev = Dev { child, facts };
+    let dev = Dev {
+        child: Some(child),
+        facts,
+    };
     assert_eq!(dev.fact("endpoint"), dev.fact("https_endpoint"));
     assert_eq!(dev.facts["node_id"], Value::Null);
     let environment = fs::read_to_string(directory.path().join("dev.env")).unwrap();

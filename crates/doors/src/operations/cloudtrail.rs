@@ -1,7 +1,6 @@
 //! cloudtrail: looking up the trail.
 
-use sortie_control::{LookupEventsInput, Recorded};
-use sortie_ports::TrailEntry;
+use sortie_control::{LookupEventsInput, Recorded, TrailEntry};
 use sortie_wire::shapes::cloudtrail::{
     Event, LookupAttribute, LookupEvents, LookupEventsRequest, LookupEventsResponse, Resource,
 };

@@ -2,11 +2,10 @@
 //! work from is answered empty: any error would make it ask again sooner, or look elsewhere.
 
 use sortie_control::{
-    Caller, CreateControlChannelError, CreateControlChannelInput, CreateDataChannelInput, Recorded,
-    RegisterManagedInstanceInput, RequestManagedInstanceRoleTokenInput,
+    Caller, CreateControlChannelError, CreateControlChannelInput, CreateDataChannelInput, NodeInfo,
+    Recorded, RegisterManagedInstanceInput, RequestManagedInstanceRoleTokenInput,
     UpdateInstanceInformationInput, UpdateManagedInstancePublicKeyInput,
 };
-use sortie_ports::NodeInfo;
 use sortie_wire::{
     AwsError, Empty, Protocol,
     shapes::node::{

@@ -1,14 +1,13 @@
 //! ssm: the operations of people and their tools. Each turns wire types into control's and back.
 
 use sortie_control::{
-    ActivationFilter, ActivationView, AddTagsToResourceInput, CreateActivationInput,
-    DeleteActivationInput, DeregisterManagedInstanceInput, DescribeActivationsInput,
-    DescribeInstanceInformationInput, DescribeInstancePropertiesInput, DescribeSessionsInput,
-    FilterOperator, GetConnectionStatusInput, ListTagsForResourceInput, NodeFilter, NodeView,
-    Recorded, RemoveTagsFromResourceInput, ResumeSessionInput, SessionList, StartSessionInput,
-    TerminateSessionInput, UpdateManagedInstanceRoleInput,
+    self as control, ActivationFilter, ActivationView, AddTagsToResourceInput,
+    CreateActivationInput, DeleteActivationInput, DeregisterManagedInstanceInput,
+    DescribeActivationsInput, DescribeInstanceInformationInput, DescribeInstancePropertiesInput,
+    DescribeSessionsInput, FilterOperator, GetConnectionStatusInput, ListTagsForResourceInput,
+    NodeFilter, NodeView, Recorded, RemoveTagsFromResourceInput, ResumeSessionInput, SessionList,
+    StartSessionInput, TerminateSessionInput, UpdateManagedInstanceRoleInput,
 };
-use sortie_ports as ports;
 use sortie_types::Secret;
 use sortie_wire::{
     AwsError, Protocol,
@@ -125,7 +124,7 @@ impl Handler for DescribeSessions {
     }
 }
 
-fn session(session: ports::Session) -> wire::Session {
+fn session(session: control::Session) -> wire::Session {
     let minutes = |seconds: i64| (seconds / 60).clamp(1, 1440).to_string();
     wire::Session {
         session_id: Some(session.id.to_string()),
@@ -388,11 +387,11 @@ fn present(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-fn ping(status: ports::PingStatus) -> wire::PingStatus {
+fn ping(status: control::PingStatus) -> wire::PingStatus {
     match status {
-        ports::PingStatus::ConnectionLost => wire::PingStatus::CONNECTION_LOST,
-        ports::PingStatus::Inactive => wire::PingStatus::INACTIVE,
-        ports::PingStatus::Online => wire::PingStatus::ONLINE,
+        control::PingStatus::ConnectionLost => wire::PingStatus::CONNECTION_LOST,
+        control::PingStatus::Inactive => wire::PingStatus::INACTIVE,
+        control::PingStatus::Online => wire::PingStatus::ONLINE,
     }
 }
 
