@@ -365,7 +365,7 @@ impl Refused {
     }
 
     fn tls(&mut self, settings: &Settings) -> Option<TlsSource> {
-        let names = settings.tls_names.clone().unwrap_or_default();
+        let mut names = settings.tls_names.clone().unwrap_or_default();
         for name in &names {
             if !is_tls_name(name) {
                 self.0.push(format!(
@@ -389,6 +389,10 @@ impl Refused {
                             .to_owned(),
                     );
                 }
+                // Whoever can connect to an address can name it.
+                let address = settings.listen_tls.map(|address| address.ip());
+                let address = address.filter(|ip| !ip.is_unspecified());
+                names.extend(address.map(|ip| ip.to_string()));
                 Some(TlsSource::Own { names })
             }
             _ => {
@@ -498,7 +502,7 @@ impl Refused {
     }
 }
 
-fn is_tls_name(name: &str) -> bool {
+pub(crate) fn is_tls_name(name: &str) -> bool {
     name.parse::<IpAddr>().is_ok()
         || rustls_pki_types::DnsName::try_from(name.trim_start_matches("*.")).is_ok()
 }
@@ -605,6 +609,17 @@ mod tests {
             ..settings
         };
         assert!(Config::judge(named, None).is_ok());
+    }
+
+    #[test]
+    fn the_address_listened_on_is_always_in_the_certificate() {
+        let settings = Settings {
+            listen_tls: Some("127.0.0.2:0".parse().unwrap()),
+            ..minimal()
+        };
+        let config = Config::judge(settings, None).unwrap();
+        let names = vec!["127.0.0.2".to_owned()];
+        assert_eq!(config.tls, TlsSource::Own { names });
     }
 
     #[test]

@@ -29,7 +29,7 @@ use sortie_types::NodeId;
 use self::{files::Facts, node::DevNode};
 use crate::{
     Administrator, FileError, Running, StartError, TlsError,
-    config::{Config, ConfigError, ROOT_KEY_VARIABLE, Settings},
+    config::{Config, ConfigError, ROOT_KEY_VARIABLE, Settings, is_tls_name},
     files::{private_dir, read_public, write_public},
     log, tls,
 };
@@ -257,8 +257,10 @@ fn config(
     let listen_tls = *settings.listen_tls.get_or_insert(DEFAULT_HTTPS);
     let names = settings.tls_names.get_or_insert_default();
     if !listen_tls.ip().is_loopback() {
-        names.extend(addresses(listen_tls.ip()));
-        names.extend(node::host_name());
+        names.extend(node::host_name().filter(|name| is_tls_name(name)));
+    }
+    if listen_tls.ip().is_unspecified() {
+        names.extend(outward_address());
     }
     settings.data_dir = Some(directory.join("server"));
     settings.administrator_file = Some(administrator_file.to_owned());
@@ -272,18 +274,12 @@ fn config(
     Ok(config)
 }
 
-/// The addresses by which `ip` is reached from elsewhere.
-fn addresses(ip: IpAddr) -> Vec<String> {
-    if !ip.is_unspecified() {
-        return vec![ip.to_string()];
-    }
+/// The address by which this machine is reached from elsewhere when it listens on all.
+fn outward_address() -> Option<String> {
     // Connecting a datagram socket sends nothing; it only picks the address that would be used.
-    let outward = || {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-        Some(socket.local_addr().ok()?.ip().to_string())
-    };
-    outward().into_iter().collect()
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
 }
 
 fn with_ports(mut config: Config, known: &Ports) -> Config {

@@ -47,6 +47,8 @@ pub(crate) struct Serving {
     pub(crate) tasks: TaskTracker,
     /// Tells to accept no more and to finish what is under way.
     pub(crate) stop: CancellationToken,
+    /// Tells to drop what is still under way.
+    pub(crate) abandon: CancellationToken,
 }
 
 /// Opens a listening socket.
@@ -139,7 +141,10 @@ impl Serving {
             ended = served.as_mut() => ended,
             () = self.stop.cancelled() => {
                 served.as_mut().graceful_shutdown();
-                served.await
+                tokio::select! {
+                    ended = served => ended,
+                    () = self.abandon.cancelled() => return,
+                }
             }
         };
         if let Err(error) = ended {

@@ -17,11 +17,11 @@ use sortie_gateway::{Gateway, Options as GatewayOptions};
 use sortie_ports::{LocalSignals, Signals, State, StoreError};
 use sortie_store::SqliteState;
 use sortie_types::{Secret, Timestamp};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
+    task::{AbortOnDropHandle, TaskTracker},
 };
 
 use crate::{
@@ -142,11 +142,12 @@ struct Drain {
     accepting: DropGuard,
     accept_loops: TaskTracker,
     connections: TaskTracker,
+    abandon: DropGuard,
     doors: Doors,
     gateway_stop: DropGuard,
-    gateway: JoinHandle<()>,
+    gateway: AbortOnDropHandle<()>,
     flusher_stop: DropGuard,
-    flusher: JoinHandle<()>,
+    flusher: AbortOnDropHandle<()>,
     _lock: DirLock,
 }
 
@@ -276,11 +277,13 @@ impl Wired<'_> {
         let flusher_stop = CancellationToken::new();
         let flusher = {
             let (control, stop) = (control.clone(), flusher_stop.clone());
-            tokio::spawn(async move { control.run(stop).await })
+            AbortOnDropHandle::new(tokio::spawn(async move { control.run(stop).await }))
         };
         let gateway_stop = CancellationToken::new();
         let gateway_run = tokio::spawn(gateway_task.run(gateway_stop.clone()));
+        let gateway_run = AbortOnDropHandle::new(gateway_run);
         let accepting = CancellationToken::new();
+        let abandon = CancellationToken::new();
         let accept_loops = TaskTracker::new();
         let connections = TaskTracker::new();
         let permits = Arc::new(Semaphore::new(self.config.limits.connections));
@@ -291,6 +294,7 @@ impl Wired<'_> {
             permits: Arc::clone(&permits),
             tasks: connections.clone(),
             stop: accepting.clone(),
+            abandon: abandon.clone(),
         };
         accept_loops.spawn(serving(Some(TlsAcceptor::from(self.tls.config))).accept(https));
         let http_address = http.map(|(listener, address)| {
@@ -309,6 +313,7 @@ impl Wired<'_> {
                 accepting: accepting.clone().drop_guard(),
                 accept_loops,
                 connections,
+                abandon: abandon.drop_guard(),
                 doors: doors.clone(),
                 gateway_stop: gateway_stop.drop_guard(),
                 gateway: gateway_run,
@@ -346,6 +351,7 @@ impl Running {
             accepting,
             accept_loops,
             connections,
+            abandon,
             doors,
             gateway_stop,
             gateway,
@@ -361,6 +367,8 @@ impl Running {
         bounded(limit, "the gateway", gateway).await;
         connections.close();
         bounded(limit, "connections", connections.wait()).await;
+        drop(abandon);
+        connections.wait().await;
         bounded(limit, "channels", doors.drained()).await;
         // Last before the store: it writes the marks that the channels left.
         drop(flusher_stop);

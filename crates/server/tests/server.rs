@@ -257,3 +257,28 @@ async fn connections_over_the_cap_wait_and_silent_ones_are_closed() {
     );
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_stop_drops_who_does_not_finish_in_time() {
+    let directory = TempDir::new().unwrap();
+    let mut config = config(directory.path());
+    config.listen_http = Some("127.0.0.1:0".parse().unwrap());
+    config.limits.drain = Duration::from_millis(200);
+    let running = start(config).await.unwrap();
+    let mut slow = connect(running.http.unwrap()).await;
+    let head = b"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: AmazonSSM.StartSession\r\n";
+    slow.write_all(head).await.unwrap();
+    slow.write_all(b"Content-Length: 100\r\n\r\n{")
+        .await
+        .unwrap();
+    // An answer on another connection says that the server reads.
+    health(connect(running.http.unwrap()).await).await;
+    timeout(PATIENCE, running.stop())
+        .await
+        .expect("the stop has its limit");
+    let mut rest = Vec::new();
+    timeout(PATIENCE, slow.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+}
