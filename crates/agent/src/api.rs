@@ -99,7 +99,11 @@ impl Api {
             .user_agent(concat!("sortie-agent/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(CallError::Unreachable)?;
-        Ok(Self { endpoint, region, http })
+        Ok(Self {
+            endpoint,
+            region,
+            http,
+        })
     }
 
     /// Calls a JSON operation.
@@ -152,7 +156,9 @@ impl Api {
             headers: vec![("content-type", "application/json".to_owned())],
             body: body.as_bytes(),
         };
-        let answer = self.send::<CreateControlChannel>(request, Signer::Role(credentials)).await?;
+        let answer = self
+            .send::<CreateControlChannel>(request, Signer::Role(credentials))
+            .await?;
         Ok(decode_response::<CreateControlChannel>(&answer)?.token_value)
     }
 
@@ -180,7 +186,10 @@ impl Api {
         signer: Signer<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, CallError> {
         let signature = self.sign(&request, signer, clock::wall())?;
-        let mut sent = self.http.post(self.endpoint.http_url(request.path)).body(request.body.to_vec());
+        let mut sent = self
+            .http
+            .post(self.endpoint.http_url(request.path))
+            .body(request.body.to_vec());
         for (name, value) in &request.headers {
             sent = sent.header(*name, value);
         }
@@ -198,7 +207,11 @@ impl Api {
         if (200..300).contains(&status) {
             Ok(body)
         } else {
-            Err(CallError::Refused(decode_error::<O>(status, error_type.as_deref(), &body)))
+            Err(CallError::Refused(decode_error::<O>(
+                status,
+                error_type.as_deref(),
+                &body,
+            )))
         }
     }
 
@@ -210,7 +223,12 @@ impl Api {
     ) -> Result<Vec<(String, String)>, CallError> {
         let host = self.endpoint.host_header();
         let mut headers: Vec<(&str, &[u8])> = vec![("host", host.as_bytes())];
-        headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+        headers.extend(
+            request
+                .headers
+                .iter()
+                .map(|(name, value)| (*name, value.as_bytes())),
+        );
         let parts = RequestParts {
             method: request.method,
             path: request.path,
@@ -220,12 +238,22 @@ impl Api {
         let region = self.region.as_str();
         Ok(match signer {
             Signer::Nobody => Vec::new(),
-            Signer::Node(node_id, key) => {
-                sigv4::sign_rsa(&parts, request.body, node_id.as_str(), region, now, |text| key.sign(text))?
-            }
-            Signer::Role(credentials) => {
-                sigv4::sign(&parts, request.body, credentials, request.service, region, now)
-            }
+            Signer::Node(node_id, key) => sigv4::sign_rsa(
+                &parts,
+                request.body,
+                node_id.as_str(),
+                region,
+                now,
+                |text| key.sign(text),
+            )?,
+            Signer::Role(credentials) => sigv4::sign(
+                &parts,
+                request.body,
+                credentials,
+                request.service,
+                region,
+                now,
+            ),
         })
     }
 }

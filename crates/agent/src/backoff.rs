@@ -15,7 +15,11 @@ impl Backoff {
     /// The first wait is at most `first`, later ones are anything up to a bound that doubles from one
     /// second to `limit`.
     pub(crate) fn new(first: Duration, limit: Duration) -> Self {
-        Self { first, limit, failures: 0 }
+        Self {
+            first,
+            limit,
+            failures: 0,
+        }
     }
 
     /// Begins again, after a success.
@@ -31,7 +35,9 @@ impl Backoff {
     fn wait_for(&mut self, fraction: f64) -> Duration {
         let bound = match self.failures {
             0 => self.first,
-            failures => Duration::from_secs(1 << failures.min(20).saturating_sub(1)).min(self.limit),
+            failures => {
+                Duration::from_secs(1 << failures.min(20).saturating_sub(1)).min(self.limit)
+            }
         };
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(fraction)
@@ -55,8 +61,9 @@ mod tests {
     #[test]
     fn the_first_try_comes_within_its_bound_and_later_ones_never_wait_longer_than_the_limit() {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-        let longest: Vec<u64> =
-            (0..7).map(|_| backoff.wait_for(1.0).as_millis() as u64).collect();
+        let longest: Vec<u64> = (0..7)
+            .map(|_| backoff.wait_for(1.0).as_millis() as u64)
+            .collect();
         assert_eq!(longest, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(backoff.wait_for(0.0), Duration::ZERO);
         backoff.reset();

@@ -96,17 +96,34 @@ impl ControlChannel {
     }
 
     async fn open(&self) -> Result<Socket, OpenError> {
-        let credentials = self.credentials.current().await.ok_or(OpenError::Stopping)?;
-        let token = self.api.create_control_channel(&self.node_id, &credentials).await?;
+        let credentials = self
+            .credentials
+            .current()
+            .await
+            .ok_or(OpenError::Stopping)?;
+        let token = self
+            .api
+            .create_control_channel(&self.node_id, &credentials)
+            .await?;
         let path = format!("/v1/control-channel/{}", self.node_id);
         let headers = self.api.sign_upgrade(&path, QUERY, &credentials)?;
-        let mut socket = self.dialer.websocket(&format!("{path}?{QUERY}"), &headers).await?;
-        socket.push_text(self.open_message(token)).map_err(OpenError::Socket)?;
+        let mut socket = self
+            .dialer
+            .websocket(&format!("{path}?{QUERY}"), &headers)
+            .await?;
+        socket
+            .push_text(self.open_message(token))
+            .map_err(OpenError::Socket)?;
         Ok(socket)
     }
 
     fn open_message(&self, token: Secret) -> String {
-        let sessions = self.sessions.ids().iter().map(ToString::to_string).collect();
+        let sessions = self
+            .sessions
+            .ids()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         OpenControl {
             message_schema_version: "1.0".to_owned(),
             request_id: Uuid::new_v4().to_string(),

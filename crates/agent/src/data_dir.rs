@@ -59,7 +59,9 @@ impl DataDir {
     }
 
     pub(crate) fn session(&self, session_id: &SessionId) -> SessionDir {
-        SessionDir { path: self.sessions().join(session_id.as_str()) }
+        SessionDir {
+            path: self.sessions().join(session_id.as_str()),
+        }
     }
 }
 

@@ -76,7 +76,11 @@ fn user(start: &StartContent, inputs: &Value) -> Result<UserChoice, Refusal> {
     }
     let of_principal = start.run_as_user.trim();
     let of_document = text(inputs, "runAsDefaultUser")?.trim();
-    let name = if of_principal.is_empty() { of_document } else { of_principal };
+    let name = if of_principal.is_empty() {
+        of_document
+    } else {
+        of_principal
+    };
     if name.is_empty() {
         return Err(Refusal::NoRunAsUser);
     }
@@ -151,18 +155,35 @@ mod tests {
     #[test]
     fn the_principals_user_wins_over_the_documents_and_one_of_them_must_be_there() {
         let inputs = json!({"runAsEnabled": "true", "runAsDefaultUser": "app"});
-        let chosen = |inputs: &Value, user: &str| plan(&start(shell(inputs.clone()), user)).map(|plan| plan.user);
+        let chosen = |inputs: &Value, user: &str| {
+            plan(&start(shell(inputs.clone()), user)).map(|plan| plan.user)
+        };
         assert_eq!(chosen(&inputs, " "), Ok(UserChoice::RunAs("app".into())));
-        assert_eq!(chosen(&inputs, "alice"), Ok(UserChoice::RunAs("alice".into())));
-        assert_eq!(chosen(&json!({"runAsEnabled": true}), ""), Err(Refusal::NoRunAsUser));
-        assert_eq!(chosen(&json!({"runAsEnabled": "", "runAsDefaultUser": "app"}), "x"), Ok(UserChoice::Usual));
-        assert_eq!(chosen(&json!({"runAsEnabled": 1}), "x"), Err(Refusal::Document("runAsEnabled")));
+        assert_eq!(
+            chosen(&inputs, "alice"),
+            Ok(UserChoice::RunAs("alice".into()))
+        );
+        assert_eq!(
+            chosen(&json!({"runAsEnabled": true}), ""),
+            Err(Refusal::NoRunAsUser)
+        );
+        assert_eq!(
+            chosen(&json!({"runAsEnabled": "", "runAsDefaultUser": "app"}), "x"),
+            Ok(UserChoice::Usual)
+        );
+        assert_eq!(
+            chosen(&json!({"runAsEnabled": 1}), "x"),
+            Err(Refusal::Document("runAsEnabled"))
+        );
     }
 
     #[test]
     fn the_documents_idle_limit_is_taken_within_its_bounds() {
         let limit = |value: Value| {
-            plan(&start(shell(json!({"idleSessionTimeout": value})), "")).unwrap().idle_limit.as_secs()
+            plan(&start(shell(json!({"idleSessionTimeout": value})), ""))
+                .unwrap()
+                .idle_limit
+                .as_secs()
         };
         assert_eq!(limit(json!("5")), 300);
         assert_eq!(limit(json!(60)), 3600);
@@ -182,8 +203,14 @@ mod tests {
             refused(json!({"schemaVersion": "2.2"})),
             "the session document has schema version 2.2, not 1.0"
         );
-        assert_eq!(refused(json!([])), "the session document cannot be understood: it is no JSON object");
+        assert_eq!(
+            refused(json!([])),
+            "the session document cannot be understood: it is no JSON object"
+        );
         assert!(refused(shell(json!({"kmsKeyId": "alias/x"}))).contains("KMS"));
-        assert!(refused(json!({"schemaVersion": "1.0", "sessionType": "a\u{1b}[31m"})).ends_with("a[31m"));
+        assert!(
+            refused(json!({"schemaVersion": "1.0", "sessionType": "a\u{1b}[31m"}))
+                .ends_with("a[31m")
+        );
     }
 }

@@ -93,10 +93,21 @@ impl Identity {
     ) -> (Self, RoleCredentials) {
         let (publish, current) = watch::channel(None);
         let renew = Arc::new(Notify::new());
-        let credentials = RoleCredentials { current, renew: Arc::clone(&renew) };
+        let credentials = RoleCredentials {
+            current,
+            renew: Arc::clone(&renew),
+        };
         let last_rotation = None;
-        let identity =
-            Self { api, data_dir, registration, key, rotate_after, last_rotation, publish, renew };
+        let identity = Self {
+            api,
+            data_dir,
+            registration,
+            key,
+            rotate_after,
+            last_rotation,
+            publish,
+            renew,
+        };
         (identity, credentials)
     }
 
@@ -110,7 +121,11 @@ impl Identity {
                     wait
                 }
                 Err(error) => {
-                    let wait = if error.is_refusal() { REFUSED_WAIT } else { backoff.next_wait() };
+                    let wait = if error.is_refusal() {
+                        REFUSED_WAIT
+                    } else {
+                        backoff.next_wait()
+                    };
                     tracing::warn!(
                         error = chain(&error),
                         next_try_s = wait.as_secs(),
@@ -161,7 +176,9 @@ impl Identity {
             fingerprint: self.registration.fingerprint.clone(),
         };
         let signer = Signer::Node(&self.registration.node_id, key);
-        self.api.call::<RequestManagedInstanceRoleToken>(signer, &request).await
+        self.api
+            .call::<RequestManagedInstanceRoleToken>(signer, &request)
+            .await
     }
 
     fn is_rotation_due(&self, wanted_by_server: bool) -> bool {
@@ -169,7 +186,9 @@ impl Identity {
         let is_old = self
             .rotate_after
             .is_some_and(|limit| now.since(self.registration.key_made) >= limit);
-        let has_paused = self.last_rotation.is_none_or(|last| now.since(last) >= ROTATION_PAUSE);
+        let has_paused = self
+            .last_rotation
+            .is_none_or(|last| now.since(last) >= ROTATION_PAUSE);
         (wanted_by_server || is_old) && has_paused
     }
 
@@ -184,7 +203,9 @@ impl Identity {
             new_public_key_type: PublicKeyType::RSA,
         };
         let signer = Signer::Node(&self.registration.node_id, &self.key);
-        self.api.call::<UpdateManagedInstancePublicKey>(signer, &request).await?;
+        self.api
+            .call::<UpdateManagedInstancePublicKey>(signer, &request)
+            .await?;
         self.adopt(next)?;
         // Until it is used once, the server takes the old key too.
         self.request_token(&self.key).await?;
@@ -193,7 +214,9 @@ impl Identity {
 
     /// Finds out, after a rotation whose outcome is unknown, which key the server has.
     async fn settle(&mut self) {
-        let Ok(Some(pem)) = read_if_present(&self.data_dir.next_key()) else { return };
+        let Ok(Some(pem)) = read_if_present(&self.data_dir.next_key()) else {
+            return;
+        };
         let Ok(next) = NodeKey::from_pem(&zeroize::Zeroizing::new(pem)) else {
             // Written whole or not at all, so this is no key of ours.
             return self.forget_next();

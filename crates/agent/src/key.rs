@@ -59,8 +59,11 @@ impl NodeKey {
 
     /// The public key as it goes over the wire: base64 of the DER SubjectPublicKeyInfo.
     pub(crate) fn public_key(&self) -> Result<String, KeyError> {
-        let der: PublicKeyX509Der<'_> =
-            self.pair.public_key().as_der().map_err(|_| KeyError::Cryptography)?;
+        let der: PublicKeyX509Der<'_> = self
+            .pair
+            .public_key()
+            .as_der()
+            .map_err(|_| KeyError::Cryptography)?;
         Ok(STANDARD.encode(der.as_ref()))
     }
 
@@ -68,7 +71,12 @@ impl NodeKey {
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let mut signature = vec![0; self.pair.public_modulus_len()];
         self.pair
-            .sign(&RSA_PSS_SHA256, &SystemRandom::new(), message, &mut signature)
+            .sign(
+                &RSA_PSS_SHA256,
+                &SystemRandom::new(),
+                message,
+                &mut signature,
+            )
             .map_err(|_| KeyError::Cryptography)?;
         Ok(signature)
     }

@@ -45,8 +45,11 @@ pub fn default_data_dir() -> Option<std::path::PathBuf> {
         return Some("/var/lib/sortie".into());
     }
     let absolute = |name: &str| {
-        std::env::var_os(name).map(std::path::PathBuf::from).filter(|path| path.is_absolute())
+        std::env::var_os(name)
+            .map(std::path::PathBuf::from)
+            .filter(|path| path.is_absolute())
     };
-    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    let state =
+        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
     Some(state.join("sortie-agent"))
 }

@@ -66,7 +66,9 @@ struct DataArguments {
 
 impl DataArguments {
     fn path(self) -> anyhow::Result<PathBuf> {
-        self.data_dir.or_else(default_data_dir).context("no home directory: give --data-dir")
+        self.data_dir
+            .or_else(default_data_dir)
+            .context("no home directory: give --data-dir")
     }
 }
 
@@ -81,7 +83,12 @@ struct RegisterArguments {
     #[arg(long, value_name = "ID")]
     activation_id: String,
     /// The activation's code; `-` reads it from standard input, which keeps it out of process lists
-    #[arg(long, value_name = "CODE", env = "SORTIE_ACTIVATION_CODE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "SORTIE_ACTIVATION_CODE",
+        hide_env_values = true
+    )]
     activation_code: String,
     /// Certificate authorities to trust besides the system's, in PEM
     #[arg(long, value_name = "PEM")]
@@ -117,7 +124,11 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         Command::Install { data, root } => {
             let program = std::env::current_exe()?;
             let data_dir = std::path::absolute(data.path()?)?;
-            say(&service::install(&ServiceOptions { root, program, data_dir })?)
+            say(&service::install(&ServiceOptions {
+                root,
+                program,
+                data_dir,
+            })?)
         }
         Command::Uninstall { root } => say(&service::uninstall(&root)?),
     }
@@ -146,20 +157,28 @@ fn register_node(arguments: RegisterArguments) -> anyhow::Result<()> {
         region: arguments.region,
         sudo: !arguments.no_sudo,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let node_id = runtime.block_on(register(options))?;
     say(&[format!("registered as {node_id}")])
 }
 
 fn read_code() -> anyhow::Result<Secret> {
     let mut text = String::new();
-    io::stdin().lock().take(CODE_LIMIT).read_to_string(&mut text)?;
+    io::stdin()
+        .lock()
+        .take(CODE_LIMIT)
+        .read_to_string(&mut text)?;
     Ok(Secret::new(text.trim()))
 }
 
 fn run_agent(data_dir: PathBuf, run_as_self: bool) -> anyhow::Result<()> {
     sortie_agent::log::to_standard_error();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate())?;
@@ -174,7 +193,11 @@ fn run_agent(data_dir: PathBuf, run_as_self: bool) -> anyhow::Result<()> {
         });
         // Ready means running, not connected: a node must boot while its server is away.
         let _ = sd_notify::notify(&[NotifyState::Ready]);
-        let ended = run(RunOptions { run_as_self, ..RunOptions::new(data_dir, stop) }).await;
+        let ended = run(RunOptions {
+            run_as_self,
+            ..RunOptions::new(data_dir, stop)
+        })
+        .await;
         signals.abort();
         Ok(ended?)
     })

@@ -84,12 +84,17 @@ pub async fn register(options: RegisterOptions) -> Result<NodeId, RegisterError>
     data_dir.create().map_err(unwritable)?;
 
     let key = NodeKey::generate()?;
-    let region = options.region.clone().or_else(|| DEFAULT_REGION.parse().ok());
+    let region = options
+        .region
+        .clone()
+        .or_else(|| DEFAULT_REGION.parse().ok());
     let region = region.ok_or(RegisterError::NodeId(None))?;
     let api = Api::new(endpoint.clone(), region.clone(), &tls)?;
     let fingerprint = Uuid::new_v4().to_string();
     let request = request(&options, &fingerprint, &key)?;
-    let answer = api.call_raw::<RegisterManagedInstance>(Signer::Nobody, &request).await?;
+    let answer = api
+        .call_raw::<RegisterManagedInstance>(Signer::Nobody, &request)
+        .await?;
     let (node_id, told_region) = read_answer(&answer)?;
 
     let now = clock::wall();
@@ -108,7 +113,9 @@ pub async fn register(options: RegisterOptions) -> Result<NodeId, RegisterError>
 }
 
 fn read_ca(options: &RegisterOptions) -> Result<Option<String>, RegisterError> {
-    let Some(path) = &options.ca_file else { return Ok(None) };
+    let Some(path) = &options.ca_file else {
+        return Ok(None);
+    };
     let text = std::fs::read_to_string(path)
         .map_err(|error| RegisterError::CaFile(path.clone(), error))?;
     Ok(Some(text))
@@ -121,7 +128,10 @@ fn request(
 ) -> Result<RegisterManagedInstanceRequest, KeyError> {
     // The server takes this one key only, as the node's name.
     let tags = options.name.as_ref().map(|name| {
-        vec![sortie_wire::shapes::node::Tag { key: "Name".to_owned(), value: name.clone() }]
+        vec![sortie_wire::shapes::node::Tag {
+            key: "Name".to_owned(),
+            value: name.clone(),
+        }]
     });
     Ok(RegisterManagedInstanceRequest {
         activation_code: Some(options.activation_code.clone()),
@@ -136,10 +146,18 @@ fn request(
 
 fn read_answer(answer: &[u8]) -> Result<(NodeId, Option<Region>), RegisterError> {
     let answer: Value = serde_json::from_slice(answer).map_err(|_| RegisterError::NodeId(None))?;
-    let node_id = answer.get("InstanceId").and_then(Value::as_str).ok_or(RegisterError::NodeId(None))?;
-    let node_id = node_id.parse().map_err(|error| RegisterError::NodeId(Some(error)))?;
+    let node_id = answer
+        .get("InstanceId")
+        .and_then(Value::as_str)
+        .ok_or(RegisterError::NodeId(None))?;
+    let node_id = node_id
+        .parse()
+        .map_err(|error| RegisterError::NodeId(Some(error)))?;
     // Ours; other servers do not say it.
-    let region = answer.get("Region").and_then(Value::as_str).and_then(|region| region.parse().ok());
+    let region = answer
+        .get("Region")
+        .and_then(Value::as_str)
+        .and_then(|region| region.parse().ok());
     Ok((node_id, region))
 }
 

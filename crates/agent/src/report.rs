@@ -52,7 +52,9 @@ impl Reporter {
     }
 
     async fn report(&self) -> Result<(), CallError> {
-        let Some(credentials) = self.credentials.current().await else { return Ok(()) };
+        let Some(credentials) = self.credentials.current().await else {
+            return Ok(());
+        };
         let facts = os::host_facts();
         let address = self.server_address().await.and_then(os::local_address);
         let request = UpdateInstanceInformationRequest {
@@ -68,7 +70,9 @@ impl Reporter {
             ssm_connection_channel: Some("ssmmessages".to_owned()),
             ..UpdateInstanceInformationRequest::default()
         };
-        self.api.call::<UpdateInstanceInformation>(Signer::Role(&credentials), &request).await?;
+        self.api
+            .call::<UpdateInstanceInformation>(Signer::Role(&credentials), &request)
+            .await?;
         Ok(())
     }
 

@@ -97,10 +97,16 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let node_id = registration.node_id.clone();
     tracing::info!(%node_id, %endpoint, "the agent starts");
 
-    let stop = options.stop.child_token();
+    // Not a child of the caller's: sessions that end with the agent are still watched while they do.
+    let stop = CancellationToken::new();
     let sessions = sessions(&options, &data_dir, &registration, ca_pem, stop.clone())?;
-    let (identity, credentials) =
-        Identity::new(api.clone(), data_dir, registration, key, options.rotate_key_after);
+    let (identity, credentials) = Identity::new(
+        api.clone(),
+        data_dir,
+        registration,
+        key,
+        options.rotate_key_after,
+    );
     let reporter = Reporter {
         api: api.clone(),
         endpoint: endpoint.clone(),

@@ -96,7 +96,10 @@ fn is_live(root: &Path) -> bool {
 
 fn systemctl(arguments: &[&str]) -> Result<String, ServiceError> {
     let shown = arguments.join(" ");
-    let ran = Command::new("systemctl").args(arguments).output().map_err(ServiceError::Systemctl)?;
+    let ran = Command::new("systemctl")
+        .args(arguments)
+        .output()
+        .map_err(ServiceError::Systemctl)?;
     if !ran.status.success() {
         let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
         return Err(ServiceError::Failed(shown, said));
@@ -141,7 +144,11 @@ fn quoted(path: &Path) -> Result<String, ServiceError> {
     if !path.is_absolute() || text.chars().any(char::is_control) {
         return Err(refused());
     }
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    let text = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('%', "%%")
+        .replace('$', "$$");
     Ok(format!("\"{text}\""))
 }
 
@@ -164,15 +171,24 @@ mod tests {
         assert!(text.contains("KillMode=process\n") && text.contains("Restart=always\n"));
         let command = r#"ExecStart="/usr/bin/sortie-agent" run --data-dir "/var/lib/sor \"tie%%""#;
         assert!(text.contains(command), "{text}");
-        assert_eq!(uninstall(root.path()).unwrap(), [format!("removed {}", path.display())]);
+        assert_eq!(
+            uninstall(root.path()).unwrap(),
+            [format!("removed {}", path.display())]
+        );
         assert!(!path.exists());
-        assert_eq!(uninstall(root.path()).unwrap(), [format!("{} is not there", path.display())]);
+        assert_eq!(
+            uninstall(root.path()).unwrap(),
+            [format!("{} is not there", path.display())]
+        );
     }
 
     #[test]
     fn paths_that_would_add_lines_to_the_unit_are_refused() {
         for path in ["/a\nExecStartPre=/bin/x", "relative"] {
-            assert!(matches!(quoted(Path::new(path)), Err(ServiceError::Path(_))));
+            assert!(matches!(
+                quoted(Path::new(path)),
+                Err(ServiceError::Path(_))
+            ));
         }
     }
 }

@@ -32,6 +32,8 @@ const SESSION_LIMIT: usize = 1000;
 const RESULT_LIFE: Duration = Duration::from_secs(7 * 86_400);
 /// How long sessions may take to end when the agent takes them along.
 const END_GRACE: Duration = Duration::from_secs(5);
+/// How long the server may take to acknowledge their results then.
+const REPORT_GRACE: Duration = Duration::from_secs(1);
 /// What a worker gets of the agent's environment. It hands none of it to the shell.
 const PASSED_ON: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", crate::log::FILTER_VARIABLE];
 
@@ -84,7 +86,9 @@ struct Live {
 enum StartError {
     #[error(transparent)]
     Document(#[from] document::Refusal),
-    #[error("this node's agent works with a Sortie server only: the start message brought no token for the session")]
+    #[error(
+        "this node's agent works with a Sortie server only: the start message brought no token for the session"
+    )]
     NoToken,
     #[error("this node runs as many sessions as it can")]
     TooMany,
@@ -110,7 +114,9 @@ impl Sessions {
             tasks: TaskTracker::new(),
             stop,
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Takes over what an earlier agent left: workers that run, and results.
@@ -121,7 +127,10 @@ impl Sessions {
         };
         for entry in entries {
             let name = entry?.file_name();
-            let Some(session_id) = name.to_str().and_then(|name| name.parse::<SessionId>().ok()) else {
+            let Some(session_id) = name
+                .to_str()
+                .and_then(|name| name.parse::<SessionId>().ok())
+            else {
                 continue;
             };
             self.adopt_one(session_id);
@@ -139,7 +148,10 @@ impl Sessions {
         match process {
             Some(process) => {
                 tracing::info!(%session_id, pid = process.pid, "took over a session");
-                let live = Live { process: Some(process.clone()), cancelled: false };
+                let live = Live {
+                    process: Some(process.clone()),
+                    cancelled: false,
+                };
                 self.state().live.insert(session_id.clone(), live);
                 self.watch(session_id, process);
             }
@@ -155,7 +167,8 @@ impl Sessions {
         };
         let is_new = {
             let mut state = self.state();
-            let is_new = !state.live.contains_key(&session_id) && !state.results.contains_key(&session_id);
+            let is_new =
+                !state.live.contains_key(&session_id) && !state.results.contains_key(&session_id);
             if is_new {
                 state.live.insert(session_id.clone(), Live::default());
             }
@@ -166,7 +179,9 @@ impl Sessions {
             return self.inner.changed.notify_one();
         }
         let this = self.clone();
-        self.inner.tasks.spawn_blocking(move || this.start_new(session_id, &start));
+        self.inner
+            .tasks
+            .spawn_blocking(move || this.start_new(session_id, &start));
     }
 
     fn start_new(&self, session_id: SessionId, start: &StartContent) {
@@ -175,7 +190,12 @@ impl Sessions {
             tracing::error!(%session_id, %error, "cannot make the session's directory");
             return self.ended(&session_id, TaskResult::failed(error, clock::wall()));
         }
-        if self.state().live.get(&session_id).is_some_and(|live| live.cancelled) {
+        if self
+            .state()
+            .live
+            .get(&session_id)
+            .is_some_and(|live| live.cancelled)
+        {
             return self.keep_result(&session_id, TaskResult::cancelled(clock::wall()));
         }
         let started = self.start_worker(&session_id, &directory, start);
@@ -226,7 +246,10 @@ impl Sessions {
         let message = Zeroizing::new(
             serde_json::to_vec(&message).map_err(|error| StartError::Worker(error.into()))?,
         );
-        let arguments = [OsStr::new(worker::SUBCOMMAND), OsStr::new(session_id.as_str())];
+        let arguments = [
+            OsStr::new(worker::SUBCOMMAND),
+            OsStr::new(session_id.as_str()),
+        ];
         os::start_worker(&options.worker_program, &arguments, &passed_on(), &message)
             .map_err(StartError::Worker)
     }
@@ -234,7 +257,11 @@ impl Sessions {
     fn account(&self, plan: &Plan) -> Result<Account, StartError> {
         let options = &self.inner.options;
         let may_choose = os::is_root() && !options.run_as_self;
-        let _one_at_a_time = self.inner.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self
+            .inner
+            .accounts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match &plan.user {
             UserChoice::Usual if may_choose => {
                 os::ensure_session_account(options.sudo).map_err(StartError::Account)
@@ -279,19 +306,19 @@ impl Sessions {
         for session_id in &ids {
             self.cancel(session_id, "the agent is stopping");
         }
-        let all_ended = async {
-            loop {
-                let processes: Vec<ProcessId> =
-                    self.state().live.values().filter_map(|live| live.process.clone()).collect();
-                let Some(process) = processes.first() else { return };
-                let _ = os::until_exit(process).await;
-                // Its watcher takes note of it a moment later.
-                tokio::task::yield_now().await;
-            }
-        };
+        let all_ended = self.until(|state| state.live.is_empty());
         let _ = tokio::time::timeout(END_GRACE, all_ended).await;
+        // The server should hear of it from this agent: there may be no other.
+        let all_heard = self.until(|state| state.results.is_empty());
+        let _ = tokio::time::timeout(REPORT_GRACE, all_heard).await;
         for live in self.state().live.values() {
             live.process.iter().for_each(os::kill);
+        }
+    }
+
+    async fn until(&self, reached: impl Fn(&State) -> bool) {
+        while !reached(&self.state()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -322,7 +349,8 @@ impl Sessions {
             Some(result) => self.ended(session_id, result),
             None => {
                 tracing::warn!(%session_id, "the session's process ended without a result");
-                let result = TaskResult::failed("the session's process ended unexpectedly", clock::wall());
+                let result =
+                    TaskResult::failed("the session's process ended unexpectedly", clock::wall());
                 self.keep_result(session_id, result);
             }
         }
@@ -352,7 +380,10 @@ impl Sessions {
     pub(crate) fn acknowledged(&self, message_id: Uuid) {
         let session_id = {
             let state = self.state();
-            let found = state.results.iter().find(|(_, result)| result.message_id == message_id);
+            let found = state
+                .results
+                .iter()
+                .find(|(_, result)| result.message_id == message_id);
             found.map(|(session_id, _)| session_id.clone())
         };
         if let Some(session_id) = session_id {
@@ -375,13 +406,22 @@ impl Sessions {
     /// Every session whose end the server has not acknowledged.
     pub(crate) fn ids(&self) -> Vec<SessionId> {
         let state = self.state();
-        state.live.keys().chain(state.results.keys()).cloned().collect()
+        state
+            .live
+            .keys()
+            .chain(state.results.keys())
+            .cloned()
+            .collect()
     }
 
     /// The results that the server has not acknowledged.
     pub(crate) fn results(&self) -> Vec<(SessionId, TaskResult)> {
         let state = self.state();
-        state.results.iter().map(|(session_id, result)| (session_id.clone(), result.clone())).collect()
+        state
+            .results
+            .iter()
+            .map(|(session_id, result)| (session_id.clone(), result.clone()))
+            .collect()
     }
 
     /// Waits for a new result. For one listener.
@@ -396,7 +436,10 @@ impl Sessions {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -427,5 +470,8 @@ fn is_stale(result: &TaskResult) -> bool {
 }
 
 fn passed_on() -> Vec<(&'static str, OsString)> {
-    PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect()
+    PASSED_ON
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
+        .collect()
 }

@@ -76,16 +76,23 @@ impl Dialer {
         path: &str,
         headers: &[(String, String)],
     ) -> Result<Socket, DialError> {
-        timeout(DIAL_TIMEOUT, self.upgrade(path, headers)).await.map_err(|_| DialError::Timeout)?
+        timeout(DIAL_TIMEOUT, self.upgrade(path, headers))
+            .await
+            .map_err(|_| DialError::Timeout)?
     }
 
     async fn upgrade(&self, path: &str, headers: &[(String, String)]) -> Result<Socket, DialError> {
         let upgrade = |error| DialError::Upgrade(Box::new(error));
-        let mut request =
-            self.endpoint.websocket_url(path).into_client_request().map_err(upgrade)?;
+        let mut request = self
+            .endpoint
+            .websocket_url(path)
+            .into_client_request()
+            .map_err(upgrade)?;
         for (name, value) in headers {
-            let name = HeaderName::try_from(name.as_str()).map_err(|error| upgrade(error.into()))?;
-            let value = HeaderValue::try_from(value.as_str()).map_err(|error| upgrade(error.into()))?;
+            let name =
+                HeaderName::try_from(name.as_str()).map_err(|error| upgrade(error.into()))?;
+            let value =
+                HeaderValue::try_from(value.as_str()).map_err(|error| upgrade(error.into()))?;
             request.headers_mut().insert(name, value);
         }
         let stream = self.stream().await?;
@@ -95,21 +102,27 @@ impl Dialer {
             .max_write_buffer_size(WRITE_LIMIT + MESSAGE_LIMIT)
             .max_message_size(Some(MESSAGE_LIMIT))
             .max_frame_size(Some(MESSAGE_LIMIT));
-        let (stream, _answer) =
-            client_async_with_config(request, stream, Some(config)).await.map_err(upgrade)?;
+        let (stream, _answer) = client_async_with_config(request, stream, Some(config))
+            .await
+            .map_err(upgrade)?;
         Ok(Socket::new(stream))
     }
 
     async fn stream(&self) -> Result<Box<dyn Io>, DialError> {
         let address = (self.endpoint.host(), self.endpoint.port());
-        let tcp = TcpStream::connect(address).await.map_err(DialError::Connect)?;
+        let tcp = TcpStream::connect(address)
+            .await
+            .map_err(DialError::Connect)?;
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
         if !self.endpoint.is_tls() {
             return Ok(Box::new(tcp));
         }
-        let name = ServerName::try_from(self.endpoint.host().to_owned()).map_err(|_| DialError::Name)?;
+        let name =
+            ServerName::try_from(self.endpoint.host().to_owned()).map_err(|_| DialError::Name)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls));
-        Ok(Box::new(tls.connect(name, tcp).await.map_err(DialError::Tls)?))
+        Ok(Box::new(
+            tls.connect(name, tcp).await.map_err(DialError::Tls)?,
+        ))
     }
 }
 
@@ -136,7 +149,13 @@ pub(crate) struct Socket {
 impl Socket {
     fn new(stream: WebSocketStream<Box<dyn Io>>) -> Self {
         let now = Instant::now();
-        Self { stream, unflushed: false, reads_first: true, heard: now, next_ping: now + PING_INTERVAL }
+        Self {
+            stream,
+            unflushed: false,
+            reads_first: true,
+            heard: now,
+            next_ping: now + PING_INTERVAL,
+        }
     }
 
     /// Hands over a text message. It leaves as soon as [`Self::event`] is awaited.
@@ -151,7 +170,9 @@ impl Socket {
 
     fn push(&mut self, message: Message) -> Result<(), String> {
         self.unflushed = true;
-        Pin::new(&mut self.stream).start_send(message).map_err(|error| error.to_string())
+        Pin::new(&mut self.stream)
+            .start_send(message)
+            .map_err(|error| error.to_string())
     }
 
     /// Waits for what happens next, writing out meanwhile what was pushed. With `wants_room` room to
@@ -181,7 +202,9 @@ impl Socket {
         }
         if now >= self.next_ping {
             self.next_ping = now + PING_INTERVAL;
-            return self.push(Message::Ping(Bytes::from_static(PING_PAYLOAD))).err();
+            return self
+                .push(Message::Ping(Bytes::from_static(PING_PAYLOAD)))
+                .err();
         }
         None
     }
@@ -198,7 +221,11 @@ impl Socket {
         if let Poll::Ready(event) = self.poll_write(context, wants_room) {
             return Poll::Ready(Some(event));
         }
-        if self.reads_first { Poll::Pending } else { self.poll_read(context) }
+        if self.reads_first {
+            Poll::Pending
+        } else {
+            self.poll_read(context)
+        }
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<SocketEvent>> {
@@ -207,7 +234,9 @@ impl Socket {
         };
         self.heard = Instant::now();
         Poll::Ready(match message {
-            None => Some(SocketEvent::Gone("the server closed the connection".to_owned())),
+            None => Some(SocketEvent::Gone(
+                "the server closed the connection".to_owned(),
+            )),
             Some(Err(error)) => Some(SocketEvent::Gone(error.to_string())),
             Some(Ok(Message::Binary(bytes))) => Some(SocketEvent::Binary(bytes)),
             Some(Ok(Message::Close(frame))) => Some(SocketEvent::Gone(match frame {
@@ -235,7 +264,9 @@ impl Socket {
         if self.unflushed {
             match stream.as_mut().poll_flush(context) {
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(SocketEvent::Gone(error.to_string())),
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(SocketEvent::Gone(error.to_string()));
+                }
                 Poll::Pending => {}
             }
         }

@@ -39,7 +39,12 @@ pub(crate) struct TaskResult {
 
 impl TaskResult {
     pub(crate) fn success(output: impl Into<String>, ended: Timestamp) -> Self {
-        Self { message_id: Uuid::new_v4(), status: TaskStatus::Success, output: output.into(), ended }
+        Self {
+            message_id: Uuid::new_v4(),
+            status: TaskStatus::Success,
+            output: output.into(),
+            ended,
+        }
     }
 
     pub(crate) fn failed(why: impl std::fmt::Display, ended: Timestamp) -> Self {
@@ -49,11 +54,21 @@ impl TaskResult {
             end -= 1;
         }
         output.truncate(end);
-        Self { message_id: Uuid::new_v4(), status: TaskStatus::Failed, output, ended }
+        Self {
+            message_id: Uuid::new_v4(),
+            status: TaskStatus::Failed,
+            output,
+            ended,
+        }
     }
 
     pub(crate) fn cancelled(ended: Timestamp) -> Self {
-        Self { message_id: Uuid::new_v4(), status: TaskStatus::Cancelled, output: String::new(), ended }
+        Self {
+            message_id: Uuid::new_v4(),
+            status: TaskStatus::Cancelled,
+            output: String::new(),
+            ended,
+        }
     }
 
     /// Writes it through an open file, which is how a worker that has given up its rights does it. A
@@ -98,7 +113,9 @@ mod tests {
         let path = directory.path().join("result.json");
         let mut file = crate::os::create_private_file(&path).unwrap();
         let now = Timestamp::from_millis(1);
-        TaskResult::failed("x".repeat(1000), now).write_to(&mut file).unwrap();
+        TaskResult::failed("x".repeat(1000), now)
+            .write_to(&mut file)
+            .unwrap();
         let result = TaskResult::success("", now);
         result.write_to(&mut file).unwrap();
         let back: TaskResult = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

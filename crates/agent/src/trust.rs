@@ -50,7 +50,11 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|_| TrustError::NoCertificate)?;
-    if found.is_empty() { Err(TrustError::NoCertificate) } else { Ok(found) }
+    if found.is_empty() {
+        Err(TrustError::NoCertificate)
+    } else {
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
@@ -59,8 +63,14 @@ mod tests {
 
     #[test]
     fn a_ca_file_without_a_certificate_is_refused() {
-        assert!(matches!(client_config(Some("hello")), Err(TrustError::NoCertificate)));
+        assert!(matches!(
+            client_config(Some("hello")),
+            Err(TrustError::NoCertificate)
+        ));
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(matches!(client_config(Some(broken)), Err(TrustError::Certificate(_))));
+        assert!(matches!(
+            client_config(Some(broken)),
+            Err(TrustError::Certificate(_))
+        ));
     }
 }

@@ -1,4 +1,10 @@
 //! Enrolment, and the node's identity afterwards: its key, its credentials, what it reports.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod support;
 
@@ -26,7 +32,10 @@ async fn a_registered_node_keeps_its_key_to_itself() {
     let text = std::fs::read(directory.join("registration.json")).unwrap();
     let registration: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(registration["node_id"], node.node_id.as_str());
-    assert!(!String::from_utf8(text).unwrap().contains("code-of-twenty"), "the code was kept");
+    assert!(
+        !String::from_utf8(text).unwrap().contains("code-of-twenty"),
+        "the code was kept"
+    );
     let sent = server.seen(|seen| seen.registration.clone()).unwrap();
     assert_eq!(sent["PublicKeyType"], "Rsa");
     assert_eq!(sent["Fingerprint"], registration["fingerprint"]);
@@ -51,14 +60,24 @@ async fn a_refused_registration_says_why_and_leaves_nothing() {
         sudo: true,
     };
 
-    let Err(RegisterError::Call(CallError::Refused(error))) = sortie_agent::register(options()).await else {
+    let Err(RegisterError::Call(CallError::Refused(error))) =
+        sortie_agent::register(options()).await
+    else {
         panic!("it was not refused");
     };
     assert_eq!(error.code, "InvalidActivation");
-    assert_eq!(std::fs::read_dir(directory.path().join("agent")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(directory.path().join("agent"))
+            .unwrap()
+            .count(),
+        0
+    );
 
     // Without its CA the server is a stranger.
-    let untrusting = RegisterOptions { ca_file: None, ..options() };
+    let untrusting = RegisterOptions {
+        ca_file: None,
+        ..options()
+    };
     let refused = sortie_agent::register(untrusting).await;
     let untrusted = matches!(
         refused,
@@ -77,7 +96,12 @@ async fn a_running_node_reports_its_facts_and_opens_a_control_channel() {
     assert_eq!(control.open.platform_type, "linux");
     assert_eq!(control.open.sessions.as_deref(), Some(&[][..]));
     let announced = control.open.sortie.clone().unwrap();
-    assert!(announced.features.iter().any(|feature| feature == "exit-status"));
+    assert!(
+        announced
+            .features
+            .iter()
+            .any(|feature| feature == "exit-status")
+    );
 
     let facts = within("the node's facts", async {
         loop {
@@ -91,7 +115,10 @@ async fn a_running_node_reports_its_facts_and_opens_a_control_channel() {
     assert_eq!(facts["InstanceId"], node.node_id.as_str());
     assert_eq!(facts["PlatformType"], "Linux");
     assert_eq!(facts["IPAddress"], "127.0.0.1");
-    assert_eq!(facts["AgentVersion"].as_str().unwrap().split('.').count(), 4);
+    assert_eq!(
+        facts["AgentVersion"].as_str().unwrap().split('.').count(),
+        4
+    );
     node.stop().await;
     assert!(server.seen(|seen| seen.refused.is_empty()));
 }
@@ -104,7 +131,11 @@ async fn the_control_channel_comes_back_within_a_second() {
     let broken = std::time::Instant::now();
     drop(control);
     server.control().await;
-    assert!(broken.elapsed() < std::time::Duration::from_secs(1), "{:?}", broken.elapsed());
+    assert!(
+        broken.elapsed() < std::time::Duration::from_secs(1),
+        "{:?}",
+        broken.elapsed()
+    );
     node.stop().await;
 }
 
@@ -113,15 +144,25 @@ async fn only_one_agent_runs_with_a_directory() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let _control = server.control().await;
-    let second = sortie_agent::run(sortie_agent::RunOptions::new(node.data_dir(), Default::default())).await;
-    assert!(matches!(second, Err(sortie_agent::RunError::Locked(_))), "{second:?}");
+    let second = sortie_agent::run(sortie_agent::RunOptions::new(
+        node.data_dir(),
+        Default::default(),
+    ))
+    .await;
+    assert!(
+        matches!(second, Err(sortie_agent::RunError::Locked(_))),
+        "{second:?}"
+    );
     node.stop().await;
 }
 
 async fn until_new_key_is_used(server: &Server, old: &str) -> String {
     within("the new key to be used", async {
         loop {
-            if let Some(key) = server.seen(|seen| seen.used_key.clone()).filter(|key| key != old) {
+            if let Some(key) = server
+                .seen(|seen| seen.used_key.clone())
+                .filter(|key| key != old)
+            {
                 return key;
             }
             tokio::task::yield_now().await;
@@ -145,7 +186,10 @@ async fn the_key_is_rotated_when_the_server_asks_for_it() {
     // The old key is of no use any more, and the agent does not need it.
     server.seen(|seen| seen.keys = vec![new]);
     node.stop().await;
-    assert_ne!(std::fs::read(node.data_dir().join("node-key.pem")).unwrap(), old_file);
+    assert_ne!(
+        std::fs::read(node.data_dir().join("node-key.pem")).unwrap(),
+        old_file
+    );
     assert!(!node.data_dir().join("node-key.next.pem").exists());
     assert_eq!(mode(&node.data_dir().join("node-key.pem")), 0o600);
     let tokens = server.seen(|seen| seen.tokens);
@@ -197,5 +241,8 @@ async fn a_new_key_that_the_server_never_took_is_thrown_away() {
     server.control().await;
     node.stop().await;
     assert!(!node.data_dir().join("node-key.next.pem").exists());
-    assert_eq!(server.seen(|seen| seen.refused.clone()), ["RequestManagedInstanceRoleToken"]);
+    assert_eq!(
+        server.seen(|seen| seen.refused.clone()),
+        ["RequestManagedInstanceRoleToken"]
+    );
 }

@@ -1,4 +1,10 @@
 //! Sessions, with real shells on real terminals, in processes of their own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod support;
 
@@ -22,7 +28,9 @@ const SESSION: &str = "alice-0123456789abcdef0";
 /// Every byte there is, then what UTF-8 decoders trip over, ending in the middle of a character.
 fn awkward_bytes() -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..=255).collect();
-    bytes.extend_from_slice(b"\xef\xbf\xbd\xc3\x28\xed\xa0\x80\xf8\x88\x80\x80\x80 \xf0\x9f\x98\x80 \xf0\x9f");
+    bytes.extend_from_slice(
+        b"\xef\xbf\xbd\xc3\x28\xed\xa0\x80\xf8\x88\x80\x80\x80 \xf0\x9f\x98\x80 \xf0\x9f",
+    );
     bytes
 }
 
@@ -35,10 +43,14 @@ async fn a_shell_runs_commands_and_its_exit_status_arrives_before_the_end() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     // A prompt, without anything being typed.
-    shell.until_that("a prompt", |shell| !shell.output.is_empty()).await;
+    shell
+        .until_that("a prompt", |shell| !shell.output.is_empty())
+        .await;
     shell.type_line("echo $((6 * 7))");
     shell.until("42").await;
     shell.type_line("exit 7");
@@ -46,7 +58,10 @@ async fn a_shell_runs_commands_and_its_exit_status_arrives_before_the_end() {
     assert_eq!(shell.exit_code.as_deref(), Some("EXIT_CODE: 7"));
     assert_eq!(shell.states, ["Connected", "Terminating"]);
     let (message_id, session_id, status, output) = control.result().await;
-    assert_eq!((session_id.as_str(), status.as_str(), output.as_str()), (SESSION, "Success", ""));
+    assert_eq!(
+        (session_id.as_str(), status.as_str(), output.as_str()),
+        (SESSION, "Success", "")
+    );
     control.acknowledge(message_id, SESSION).await;
     within("the session's directory to go", async {
         while session_dir(&node).exists() {
@@ -62,9 +77,13 @@ async fn an_official_client_gets_its_prompt_at_once_and_no_private_message() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach_as(&server, SESSION, &[], None).await;
-    shell.until_that("a prompt", |shell| !shell.output.is_empty()).await;
+    shell
+        .until_that("a prompt", |shell| !shell.output.is_empty())
+        .await;
     shell.type_line("stty size; exit 3");
     shell.until_terminating().await;
     assert!(shell.text().contains("24 80"), "{}", shell.text());
@@ -78,7 +97,9 @@ async fn the_size_is_there_before_the_first_command_and_follows_the_window() {
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
     let profile = json!({"shellProfile": {"linux": "stty size"}});
-    control.start_session(SESSION, shell_document(profile)).await;
+    control
+        .start_session(SESSION, shell_document(profile))
+        .await;
     let mut shell = Shell::attach_as(&server, SESSION, &features::ALL, Some((132, 50))).await;
     shell.until("50 132").await;
     shell.type_line("trap 'echo changed to $(stty size)' WINCH");
@@ -100,7 +121,9 @@ async fn control_characters_reach_the_program_in_front() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("(trap 'echo interrupted $((1 + 1)); exit' INT; echo waiting $((1 + 2)); while :; do sleep 0.05; done)");
     shell.until("waiting 3").await;
@@ -124,7 +147,9 @@ async fn the_end_of_input_ends_the_shell() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("PS1='go'' on> '");
     // At the prompt, where no other program reads the terminal.
@@ -140,10 +165,15 @@ async fn bytes_pass_unchanged_in_both_directions() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    let (sent, received) = (node.directory.path().join("sent"), node.directory.path().join("received"));
+    let (sent, received) = (
+        node.directory.path().join("sent"),
+        node.directory.path().join("received"),
+    );
     let bytes = awkward_bytes();
     std::fs::write(&sent, &bytes).unwrap();
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line(&format!(
         "stty raw -echo; echo ready $((1 + 1)); head -c {} > {}; echo taken $((1 + 2))",
@@ -155,9 +185,17 @@ async fn bytes_pass_unchanged_in_both_directions() {
     shell.until("taken 3").await;
     assert_eq!(std::fs::read(&received).unwrap(), bytes);
     // The last bytes of a session arrive too, though no character ends there.
-    shell.type_line(&format!("stty raw -echo; printf 'begin>'; cat {}; exit", sent.display()));
+    shell.type_line(&format!(
+        "stty raw -echo; printf 'begin>'; cat {}; exit",
+        sent.display()
+    ));
     shell.until_terminating().await;
-    let begin = shell.output.windows(6).rposition(|window| window == b"begin>").unwrap() + 6;
+    let begin = shell
+        .output
+        .windows(6)
+        .rposition(|window| window == b"begin>")
+        .unwrap()
+        + 6;
     let arrived = &shell.output[begin..begin + bytes.len()];
     assert_eq!(arrived, bytes);
     node.stop().await;
@@ -169,13 +207,19 @@ async fn nothing_is_lost_or_doubled_when_the_connection_breaks_again_and_again()
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
-    shell.type_line(&format!("stty -echo -opost; echo begin $((1 + 1)); seq {LINES}; exit 5"));
+    shell.type_line(&format!(
+        "stty -echo -opost; echo begin $((1 + 1)); seq {LINES}; exit 5"
+    ));
     shell.until("begin 2\n").await;
     for part in 1..=6 {
         let enough = shell.output.len() + part * 50_000;
-        shell.until_that("more output", |shell| shell.output.len() >= enough).await;
+        shell
+            .until_that("more output", |shell| shell.output.len() >= enough)
+            .await;
         shell.break_connection();
         shell.accept().await;
     }
@@ -194,7 +238,9 @@ async fn a_client_that_takes_nothing_holds_the_program_up() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     let done = node.directory.path().join("done");
     shell.type_line(&format!(
@@ -208,10 +254,24 @@ async fn a_client_that_takes_nothing_holds_the_program_up() {
             tokio::task::yield_now().await;
         }
     });
-    assert!(finished.await.is_err(), "the node took eight megabytes that nobody wanted");
+    assert!(
+        finished.await.is_err(),
+        "the node took eight megabytes that nobody wanted"
+    );
     shell.until_terminating().await;
     assert!(done.exists());
-    assert_eq!(shell.output.iter().filter(|&&byte| byte == b'x').count(), 8_000_000);
+    let begin = shell
+        .output
+        .windows(8)
+        .position(|window| window == b"begin 2\n")
+        .unwrap()
+        + 8;
+    assert!(shell.output.len() - begin >= 8_000_000);
+    assert!(
+        shell.output[begin..begin + 8_000_000]
+            .iter()
+            .all(|&byte| byte == b'x')
+    );
     node.stop().await;
 }
 
@@ -220,7 +280,9 @@ async fn a_new_agent_takes_over_the_sessions_of_the_old_one() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("echo before $((1 + 1))");
     shell.until("before 2").await;
@@ -231,11 +293,16 @@ async fn a_new_agent_takes_over_the_sessions_of_the_old_one() {
 
     node.run();
     let mut control = server.control().await;
-    assert_eq!(control.open.sessions.as_deref(), Some(&[SESSION.to_owned()][..]));
+    assert_eq!(
+        control.open.sessions.as_deref(),
+        Some(&[SESSION.to_owned()][..])
+    );
     shell.type_line("echo after $((1 + 3))");
     shell.until("after 4").await;
     // A second start of the same session is none.
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     control.close_session(SESSION).await;
     let (_, session_id, status, _) = control.result().await;
     assert_eq!((session_id.as_str(), status.as_str()), (SESSION, "Success"));
@@ -247,7 +314,9 @@ async fn a_result_is_kept_until_it_is_acknowledged() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("exit");
     shell.until_terminating().await;
@@ -255,7 +324,10 @@ async fn a_result_is_kept_until_it_is_acknowledged() {
     // Lost by a broken connection, and by an agent that starts anew.
     drop(control);
     let mut control = server.control().await;
-    assert_eq!(control.open.sessions.as_deref(), Some(&[SESSION.to_owned()][..]));
+    assert_eq!(
+        control.open.sessions.as_deref(),
+        Some(&[SESSION.to_owned()][..])
+    );
     assert_eq!(control.result().await, first);
     node.stop().await;
     let result = session_dir(&node).join("result.json");
@@ -271,7 +343,10 @@ async fn a_result_is_kept_until_it_is_acknowledged() {
     })
     .await;
     drop(control);
-    assert_eq!(server.control().await.open.sessions.as_deref(), Some(&[][..]));
+    assert_eq!(
+        server.control().await.open.sessions.as_deref(),
+        Some(&[][..])
+    );
     node.stop().await;
 }
 
@@ -281,7 +356,9 @@ async fn cancelling_ends_every_process_of_the_session() {
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
     let marker = node.directory.path().join("pids");
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     // One in the background, one that ignores being hung up, the shell itself.
     shell.type_line(&format!(
@@ -310,11 +387,20 @@ async fn the_data_channel_can_end_a_session_too() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("echo ready $((1 + 1))");
     shell.until("ready 2").await;
-    shell.gateway_sends(service::channel_closed(stamp(), SESSION, "", "idle for too long")).await;
+    shell
+        .gateway_sends(service::channel_closed(
+            stamp(),
+            SESSION,
+            "",
+            "idle for too long",
+        ))
+        .await;
     assert_eq!(control.result().await.2, "Success");
     node.stop().await;
 }
@@ -324,7 +410,9 @@ async fn a_worker_that_dies_is_reported() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("kill -9 $PPID");
     shell.flush().await;
@@ -340,9 +428,15 @@ async fn what_cannot_be_run_is_refused_with_a_reason() {
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
     let cases = [
-        (json!({"schemaVersion": "1.0", "sessionType": "InteractiveCommands"}), "type InteractiveCommands"),
+        (
+            json!({"schemaVersion": "1.0", "sessionType": "InteractiveCommands"}),
+            "type InteractiveCommands",
+        ),
         (json!("nonsense"), "no JSON object"),
-        (shell_document(json!({"runAsEnabled": true, "runAsDefaultUser": "nobody"})), "does not run as root"),
+        (
+            shell_document(json!({"runAsEnabled": true, "runAsDefaultUser": "nobody"})),
+            "does not run as root",
+        ),
     ];
     for (number, (document, reason)) in cases.into_iter().enumerate() {
         let session_id = format!("bob-{number:017x}");
@@ -353,8 +447,16 @@ async fn what_cannot_be_run_is_refused_with_a_reason() {
         control.acknowledge(message_id, &session_id).await;
     }
     // A server that is not ours gives no token, and gets no shell.
-    let foreign = sortie_channel::body::StartContent { sortie: None, ..start_content(SESSION, shell_document(json!({}))) };
-    control.send(sortie_channel::control::interactive_shell(stamp(), &foreign)).await;
+    let foreign = sortie_channel::body::StartContent {
+        sortie: None,
+        ..start_content(SESSION, shell_document(json!({})))
+    };
+    control
+        .send(sortie_channel::control::interactive_shell(
+            stamp(),
+            &foreign,
+        ))
+        .await;
     let (_, _, status, output) = control.result().await;
     assert_eq!(status, "Failed");
     assert!(output.contains("Sortie server only"), "{output}");
@@ -366,12 +468,17 @@ async fn strangers_bytes_on_the_control_channel_change_nothing() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    let frame = sortie_channel::control::interactive_shell(stamp(), &start_content("../../etc", shell_document(json!({}))));
+    let frame = sortie_channel::control::interactive_shell(
+        stamp(),
+        &start_content("../../etc", shell_document(json!({}))),
+    );
     control.send(frame.clone()).await;
     control.send(frame.slice(..60)).await;
     control.send(bytes::Bytes::from_static(&[0xff; 300])).await;
     control.close_session("nobody-0123456789abcdef0").await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("echo alive $((1 + 1))");
     shell.until("alive 2").await;
@@ -383,25 +490,49 @@ async fn the_shell_gets_a_login_environment_and_nothing_of_the_agents() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("echo \"$0 $TERM $LANG $PWD $HOME\" | sed 's/^/it says: /'; tr '\\0' '\\n' < /proc/$$/environ; ls -l /proc/$$/fd | sed 's/^/fd: /'; echo done $((1 + 1))");
     shell.until("done 2").await;
     let text = shell.text();
     assert!(text.contains("it says: -"), "no login shell: {text}");
     assert!(text.contains(" xterm-256color C.UTF-8 "), "{text}");
-    for name in ["AWS_", "SORTIE_", "CARGO", "RUST", "NOTIFY_SOCKET", "SSL_CERT"] {
-        assert!(!text.lines().any(|line| line.starts_with(name)), "{name}: {text}");
+    for name in [
+        "AWS_",
+        "SORTIE_",
+        "CARGO",
+        "RUST",
+        "NOTIFY_SOCKET",
+        "SSL_CERT",
+    ] {
+        assert!(
+            !text.lines().any(|line| line.starts_with(name)),
+            "{name}: {text}"
+        );
     }
-    for line in text.lines().filter(|line| line.starts_with("fd: ") && line.contains("->")) {
+    for line in text
+        .lines()
+        .filter(|line| line.starts_with("fd: ") && line.contains("->"))
+    {
         let target = line.rsplit("-> ").next().unwrap();
-        assert!(target.starts_with("/dev/pts/") || target.starts_with("pipe:"), "{line}");
+        assert!(
+            target.starts_with("/dev/pts/") || target.starts_with("pipe:"),
+            "{line}"
+        );
     }
     // What the worker leaves on the disk while it runs is nobody else's.
     let socket = std::fs::metadata(session_dir(&node).join("control")).unwrap();
     assert!(socket.file_type().is_socket());
     assert_eq!(socket.mode() & 0o777, 0o600);
-    assert_eq!(std::fs::metadata(session_dir(&node).join("worker.json")).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(session_dir(&node).join("worker.json"))
+            .unwrap()
+            .mode()
+            & 0o777,
+        0o600
+    );
     node.stop().await;
 }
 
@@ -416,7 +547,9 @@ async fn a_session_of_another_account_finds_no_credentials() {
     node.run_as_self = false;
     node.run();
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     let data_dir = node.data_dir();
     shell.type_line("id -un | sed 's/^/i am /'; pwd | sed 's/^/i am in /'; stty -echo");
@@ -432,13 +565,25 @@ async fn a_session_of_another_account_finds_no_credentials() {
     let text = shell.text();
     let refused = text.matches("ermission denied").count();
     assert_eq!(refused, 10, "{text}");
-    assert!(text.contains(&format!("session-worker {SESSION}")), "{text}");
+    assert!(
+        text.contains(&format!("session-worker {SESSION}")),
+        "{text}"
+    );
     assert!(!text.contains("SRT1."), "{text}");
-    assert!(!text.contains("Uid:\t0"), "the worker kept its rights: {text}");
+    assert!(
+        !text.contains("Uid:\t0"),
+        "the worker kept its rights: {text}"
+    );
     control.close_session(SESSION).await;
     assert_eq!(control.result().await.2, "Success");
 
-    for (user, reason) in [("root", "do not run as root"), ("no-such-user-here", "RunAs user no-such-user-here does not exist")] {
+    for (user, reason) in [
+        ("root", "do not run as root"),
+        (
+            "no-such-user-here",
+            "RunAs user no-such-user-here does not exist",
+        ),
+    ] {
         let session_id = format!("{user}-0123456789abcdef0");
         let document = shell_document(json!({"runAsEnabled": true, "runAsDefaultUser": user}));
         control.start_session(&session_id, document).await;
@@ -460,15 +605,26 @@ async fn an_agent_of_development_takes_its_sessions_along() {
     node.end_sessions = true;
     node.run();
     let mut control = server.control().await;
-    control.start_session(SESSION, shell_document(json!({}))).await;
+    control
+        .start_session(SESSION, shell_document(json!({})))
+        .await;
     let mut shell = Shell::attach(&server, SESSION).await;
     shell.type_line("echo $$ is the shell $((1 + 1))");
     shell.until("is the shell 2").await;
     let worker = std::fs::read_to_string(session_dir(&node).join("worker.json")).unwrap();
     let worker: serde_json::Value = serde_json::from_str(&worker).unwrap();
-    node.stop().await;
+    let stopping = std::time::Instant::now();
+    tokio::join!(node.stop(), async {
+        let (message_id, _, status, _) = control.result().await;
+        assert_eq!(status, "Success");
+        control.acknowledge(message_id, SESSION).await;
+    });
+    assert!(
+        stopping.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        stopping.elapsed()
+    );
     let process = PathBuf::from(format!("/proc/{}/exe", worker["pid"]));
     assert!(std::fs::read_link(process).is_err());
-    let result = std::fs::read_to_string(session_dir(&node).join("result.json")).unwrap();
-    assert!(result.contains("Success"), "{result}");
+    assert!(!session_dir(&node).exists());
 }

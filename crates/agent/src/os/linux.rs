@@ -45,8 +45,7 @@ use super::{Account, ExitCode, HostFacts, ProcessId, TerminalProgram, TerminalSi
 const SESSION_ACCOUNT: &str = "ssm-user";
 const SUDOERS_DIRECTORY: &str = "/etc/sudoers.d";
 const SUDOERS_FILE: &str = "ssm-agent-users";
-const SUDOERS_TEXT: &str =
-    "# Lets sessions of Session Manager administer this machine.\nssm-user ALL=(ALL) NOPASSWD:ALL\n";
+const SUDOERS_TEXT: &str = "# Lets sessions of Session Manager administer this machine.\nssm-user ALL=(ALL) NOPASSWD:ALL\n";
 /// Where a worker of a kernel without pidfds is looked for.
 const EXIT_POLL: Duration = Duration::from_millis(500);
 
@@ -106,7 +105,9 @@ pub(crate) fn become_account(account: &Account) -> io::Result<()> {
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     if account.uid != 0 && rustix::thread::set_thread_uid(Uid::ROOT).is_ok() {
-        return Err(io::Error::other("privileges could be taken back after giving them up"));
+        return Err(io::Error::other(
+            "privileges could be taken back after giving them up",
+        ));
     }
     // Programs started from here get what a login gives.
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -127,7 +128,12 @@ impl EndSignals {
     pub(crate) fn new() -> io::Result<Self> {
         let of = |kind: Signal| signal(SignalKind::from_raw(kind.as_raw()));
         Ok(Self {
-            ending: [of(Signal::TERM)?, of(Signal::INT)?, of(Signal::QUIT)?, of(Signal::HUP)?],
+            ending: [
+                of(Signal::TERM)?,
+                of(Signal::INT)?,
+                of(Signal::QUIT)?,
+                of(Signal::HUP)?,
+            ],
             _job_control: [of(Signal::TSTP)?, of(Signal::TTIN)?, of(Signal::TTOU)?],
         })
     }
@@ -135,7 +141,10 @@ impl EndSignals {
     /// Waits for one of them.
     pub(crate) async fn ended(&mut self) {
         std::future::poll_fn(|context| {
-            let mut arrived = self.ending.iter_mut().map(|signal| signal.poll_recv(context));
+            let mut arrived = self
+                .ending
+                .iter_mut()
+                .map(|signal| signal.poll_recv(context));
             if arrived.any(|poll| poll.is_ready()) {
                 std::task::Poll::Ready(())
             } else {
@@ -148,7 +157,12 @@ impl EndSignals {
 
 /// Takes the file at `path`, made when missing, for this process alone, until it is dropped.
 pub(crate) fn lock_private(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
 }
@@ -198,7 +212,11 @@ fn temporary_name(path: &Path) -> PathBuf {
 
 /// A new file, mode 0600, that must not exist yet.
 pub(crate) fn create_private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 // ---- a socket in a directory --------------------------------------------------------------------
@@ -235,7 +253,9 @@ pub(crate) async fn connect_private(directory: &Path, name: &str) -> io::Result<
 
 /// Whether the other end of `stream` runs as `uid` or root.
 pub(crate) fn is_trusted_peer(stream: &UnixStream, uid: u32) -> bool {
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == uid || peer.uid() == 0)
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == uid || peer.uid() == 0)
 }
 
 fn through(directory: &File, name: &str) -> PathBuf {
@@ -247,8 +267,13 @@ fn through(directory: &File, name: &str) -> PathBuf {
 /// The account that runs this process.
 pub(crate) fn own_account() -> io::Result<Account> {
     let uid = own_uid();
-    let groups = rustix::process::getgroups()?.into_iter().map(|gid| gid.as_raw()).collect();
-    let found = account_line(&uid.to_string(), |fields| fields.get(2) == Some(&uid.to_string().as_str()))?;
+    let groups = rustix::process::getgroups()?
+        .into_iter()
+        .map(|gid| gid.as_raw())
+        .collect();
+    let found = account_line(&uid.to_string(), |fields| {
+        fields.get(2) == Some(&uid.to_string().as_str())
+    })?;
     let mut account = match found {
         Some(account) => account,
         // Containers run as numbers that no account database knows.
@@ -281,7 +306,9 @@ pub(crate) fn find_account(name: &str) -> io::Result<Option<Account>> {
 fn is_account_name(name: &str) -> bool {
     (1..=256).contains(&name.len())
         && !name.starts_with('-')
-        && name.bytes().all(|b| b.is_ascii_graphic() && !b"/:,\"'\\".contains(&b))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"/:,\"'\\".contains(&b))
         && !name.bytes().all(|b| b.is_ascii_digit())
 }
 
@@ -291,7 +318,11 @@ fn account_line(key: &str, matches: impl Fn(&[&str]) -> bool) -> io::Result<Opti
         return Ok(Some(account));
     }
     // Directory services answer through the name service switch only.
-    match program("getent").args(["passwd", "--", key]).stdin(Stdio::null()).output() {
+    match program("getent")
+        .args(["passwd", "--", key])
+        .stdin(Stdio::null())
+        .output()
+    {
         Ok(answer) => Ok(String::from_utf8_lossy(&answer.stdout)
             .lines()
             .find_map(|line| parse_account(line, &matches))),
@@ -320,7 +351,10 @@ fn parse_account(line: &str, matches: impl Fn(&[&str]) -> bool) -> Option<Accoun
 }
 
 fn groups_of(account: &Account) -> io::Result<Vec<u32>> {
-    let asked = program("id").args(["-G", "--", &account.name]).stdin(Stdio::null()).output();
+    let asked = program("id")
+        .args(["-G", "--", &account.name])
+        .stdin(Stdio::null())
+        .output();
     let mut groups = match asked {
         Ok(answer) if answer.status.success() => String::from_utf8_lossy(&answer.stdout)
             .split_whitespace()
@@ -341,7 +375,11 @@ fn local_groups(name: &str) -> Vec<u32> {
     let group = |line: &str| {
         let mut fields = line.split(':').skip(2);
         let gid = fields.next()?.parse().ok()?;
-        fields.next()?.split(',').any(|member| member == name).then_some(gid)
+        fields
+            .next()?
+            .split(',')
+            .any(|member| member == name)
+            .then_some(gid)
     };
     text.lines().filter_map(group).collect()
 }
@@ -355,18 +393,27 @@ pub(crate) fn ensure_session_account(sudo: bool) -> io::Result<Account> {
     if sudo && let Err(error) = allow_sudo() {
         tracing::warn!(%error, "cannot let {SESSION_ACCOUNT} use sudo");
     }
-    find_account(SESSION_ACCOUNT)?
-        .ok_or_else(|| io::Error::other(format!("account {SESSION_ACCOUNT} was made but is not there")))
+    find_account(SESSION_ACCOUNT)?.ok_or_else(|| {
+        io::Error::other(format!(
+            "account {SESSION_ACCOUNT} was made but is not there"
+        ))
+    })
 }
 
 fn make_session_account() -> io::Result<()> {
-    let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-    let useradd = program("useradd").args(["-m", "-s", shell, SESSION_ACCOUNT]).output();
+    let shell = if Path::new("/bin/bash").exists() {
+        "/bin/bash"
+    } else {
+        "/bin/sh"
+    };
+    let useradd = program("useradd")
+        .args(["-m", "-s", shell, SESSION_ACCOUNT])
+        .output();
     let made = match useradd {
         // BusyBox systems have the other program.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            program("adduser").args(["-D", "-s", shell, SESSION_ACCOUNT]).output()?
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => program("adduser")
+            .args(["-D", "-s", shell, SESSION_ACCOUNT])
+            .output()?,
         other => other?,
     };
     if made.status.success() || find_account(SESSION_ACCOUNT)?.is_some() {
@@ -374,7 +421,10 @@ fn make_session_account() -> io::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&made.stderr);
-    Err(io::Error::other(format!("cannot make the account {SESSION_ACCOUNT}: {}", said.trim())))
+    Err(io::Error::other(format!(
+        "cannot make the account {SESSION_ACCOUNT}: {}",
+        said.trim()
+    )))
 }
 
 /// Leaves a file that is there alone: an administrator may have narrowed it.
@@ -402,7 +452,12 @@ fn allow_sudo() -> io::Result<()> {
 }
 
 fn judge_sudoers(path: &Path) -> io::Result<()> {
-    match program("visudo").arg("-cqf").arg(path).stdin(Stdio::null()).output() {
+    match program("visudo")
+        .arg("-cqf")
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+    {
         Ok(judged) if judged.status.success() => Ok(()),
         Ok(_) => Err(io::Error::other("visudo refuses the sudoers file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -413,9 +468,16 @@ fn judge_sudoers(path: &Path) -> io::Result<()> {
 /// A program of the system, looked for in the system's own directories only.
 fn program(name: &str) -> Command {
     const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    let found = DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).find(|path| path.exists());
-    let mut command = Command::new(found.unwrap_or_else(|| PathBuf::from("/nonexistent").join(name)));
-    command.env_clear().env("PATH", DIRECTORIES.join(":")).env("LC_ALL", "C");
+    let found = DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| path.exists());
+    let mut command =
+        Command::new(found.unwrap_or_else(|| PathBuf::from("/nonexistent").join(name)));
+    command
+        .env_clear()
+        .env("PATH", DIRECTORIES.join(":"))
+        .env("LC_ALL", "C");
     command
 }
 
@@ -437,14 +499,20 @@ pub(crate) fn host_facts() -> HostFacts {
 }
 
 fn release_field(text: &str, name: &str) -> Option<String> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
     let value = value.trim().trim_matches(|c| c == '"' || c == '\'');
     (!value.is_empty()).then(|| value.to_owned())
 }
 
 /// The local address that connections to `server` leave from. Sends nothing.
 pub(crate) fn local_address(server: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if server.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(server).ok()?;
     Some(socket.local_addr().ok()?.ip())
@@ -473,7 +541,10 @@ fn process_stat(pid: u32) -> Option<ProcessStat> {
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// This process.
@@ -483,14 +554,19 @@ pub(crate) fn this_process() -> io::Result<ProcessId> {
 
 fn process_of(pid: u32) -> io::Result<ProcessId> {
     let stat = process_stat(pid).ok_or(io::ErrorKind::NotFound)?;
-    Ok(ProcessId { pid, start_time: stat.start_time, boot_id: boot_id() })
+    Ok(ProcessId {
+        pid,
+        start_time: stat.start_time,
+        boot_id: boot_id(),
+    })
 }
 
 /// Whether that very process still runs.
 pub(crate) fn is_running(process: &ProcessId) -> bool {
     process.boot_id == boot_id()
-        && process_stat(process.pid)
-            .is_some_and(|stat| stat.start_time == process.start_time && !matches!(stat.state, b'Z' | b'X'))
+        && process_stat(process.pid).is_some_and(|stat| {
+            stat.start_time == process.start_time && !matches!(stat.state, b'Z' | b'X')
+        })
 }
 
 /// Starts `program` with `arguments`, an environment of `environment` alone, and `message` on its
@@ -520,7 +596,9 @@ pub(crate) fn start_worker(
 
 /// Waits until the process is gone, and reaps it when it is a child.
 pub(crate) async fn until_exit(process: &ProcessId) -> io::Result<()> {
-    let Some(pid) = raw_pid(process.pid) else { return Ok(()) };
+    let Some(pid) = raw_pid(process.pid) else {
+        return Ok(());
+    };
     let pidfd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
         Ok(pidfd) => pidfd,
         Err(Errno::SRCH) => return Ok(()),
@@ -543,7 +621,10 @@ async fn poll_exit(process: &ProcessId, pid: Pid) -> io::Result<()> {
     while is_running(process) {
         tokio::time::sleep(EXIT_POLL).await;
     }
-    let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    let _ = rustix::process::waitid(
+        WaitId::Pid(pid),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    );
     Ok(())
 }
 
@@ -561,7 +642,9 @@ fn raw_pid(pid: u32) -> Option<Pid> {
 /// Kills that very process.
 pub(crate) fn kill(process: &ProcessId) {
     if is_running(process) {
-        signal_checked(process.pid, Signal::KILL, |stat| stat.start_time == process.start_time);
+        signal_checked(process.pid, Signal::KILL, |stat| {
+            stat.start_time == process.start_time
+        });
     }
 }
 
@@ -594,7 +677,8 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// A new terminal of that size, and its other side for the program. Only within a runtime.
     pub(crate) fn open(size: TerminalSize) -> io::Result<(Self, OwnedFd)> {
-        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let master =
+            rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         rustix::pty::grantpt(&master)?;
         rustix::pty::unlockpt(&master)?;
         let name = rustix::pty::ptsname(&master, Vec::new())?;
@@ -608,14 +692,21 @@ impl Terminal {
         modes.input_modes |= InputModes::IUTF8;
         rustix::termios::tcsetattr(&slave, OptionalActions::Now, &modes)?;
         rustix::io::ioctl_fionbio(&master, true)?;
-        let terminal = Self { master: watched(master, Interest::READABLE | Interest::WRITABLE)? };
+        let terminal = Self {
+            master: watched(master, Interest::READABLE | Interest::WRITABLE)?,
+        };
         terminal.resize(size)?;
         Ok((terminal, slave))
     }
 
     /// Sets the size; the program on it gets SIGWINCH.
     pub(crate) fn resize(&self, size: TerminalSize) -> io::Result<()> {
-        let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: size.rows,
+            ws_col: size.cols,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         rustix::termios::tcsetwinsize(self.master.get_ref(), size)?;
         Ok(())
     }
@@ -626,7 +717,9 @@ impl Terminal {
         loop {
             let mut ready = self.master.readable().await?;
             match ready.try_io(|master| Ok(rustix::io::read(master.get_ref(), &mut *buffer)?)) {
-                Ok(Err(error)) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => return Ok(0),
+                Ok(Err(error)) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                    return Ok(0);
+                }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(read) => return read,
                 Err(_would_block) => {}
@@ -636,7 +729,9 @@ impl Terminal {
 
     /// Reads what is there now; `None` when that is nothing.
     pub(crate) fn read_now(&self, buffer: &mut [u8]) -> Option<usize> {
-        rustix::io::read(self.master.get_ref(), buffer).ok().filter(|&read| read > 0)
+        rustix::io::read(self.master.get_ref(), buffer)
+            .ok()
+            .filter(|&read| read > 0)
     }
 
     /// Writes some of `bytes` as typed input and says how many. Nothing is lost when the future is
@@ -683,7 +778,9 @@ impl TerminalProcess {
         }
         let mut command = tokio::process::Command::from(command);
         let child = command.kill_on_drop(true).spawn()?;
-        let session = child.id().ok_or_else(|| io::Error::other("the program ended at once"))?;
+        let session = child
+            .id()
+            .ok_or_else(|| io::Error::other("the program ended at once"))?;
         Ok(Self { child, session })
     }
 
@@ -716,18 +813,26 @@ impl TerminalProcess {
     }
 
     fn members(&self) -> Vec<u32> {
-        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-        let pid = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<u32>().ok();
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        let pid =
+            |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<u32>().ok();
         let is_member = |pid: &u32| {
-            process_stat(*pid)
-                .is_some_and(|stat| stat.session == self.session && !matches!(stat.state, b'Z' | b'X'))
+            process_stat(*pid).is_some_and(|stat| {
+                stat.session == self.session && !matches!(stat.state, b'Z' | b'X')
+            })
         };
         entries.filter_map(pid).filter(is_member).collect()
     }
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {
-    ExitCode(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    ExitCode(
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or_default()),
+    )
 }
 
 /// Reads a pipe or file to its end, refusing more than `limit` bytes.
@@ -735,7 +840,10 @@ pub(crate) fn read_standard_input(limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "start message is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "start message is too long",
+        ));
     }
     Ok(bytes)
 }
@@ -746,10 +854,18 @@ mod tests {
 
     #[test]
     fn names_that_a_program_could_misread_are_no_accounts() {
-        for name in ["", "-r", "a b", "a:b", "../x", "0", "1000", "a\nb", "a\0b", "a,b"] {
+        for name in [
+            "", "-r", "a b", "a:b", "../x", "0", "1000", "a\nb", "a\0b", "a,b",
+        ] {
             assert!(!is_account_name(name), "{name:?}");
         }
-        for name in ["ssm-user", "alice", "DOMAIN+alice", "alice@example.org", "a.b_c"] {
+        for name in [
+            "ssm-user",
+            "alice",
+            "DOMAIN+alice",
+            "alice@example.org",
+            "a.b_c",
+        ] {
             assert!(is_account_name(name), "{name:?}");
         }
     }
@@ -764,7 +880,10 @@ mod tests {
     #[test]
     fn release_fields_lose_their_quotes() {
         let text = "PRETTY_NAME=\"Debian 12\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID='12'\nID=debian\nEMPTY=\n";
-        assert_eq!(release_field(text, "NAME").as_deref(), Some("Debian GNU/Linux"));
+        assert_eq!(
+            release_field(text, "NAME").as_deref(),
+            Some("Debian GNU/Linux")
+        );
         assert_eq!(release_field(text, "VERSION_ID").as_deref(), Some("12"));
         assert_eq!(release_field(text, "EMPTY"), None);
         assert_eq!(release_field(text, "BUILD_ID"), None);
@@ -774,8 +893,14 @@ mod tests {
     fn a_process_is_told_apart_from_a_later_one_of_the_same_number() {
         let this = this_process().unwrap();
         assert!(is_running(&this));
-        assert!(!is_running(&ProcessId { start_time: this.start_time + 1, ..this.clone() }));
-        assert!(!is_running(&ProcessId { boot_id: "another".to_owned(), ..this }));
+        assert!(!is_running(&ProcessId {
+            start_time: this.start_time + 1,
+            ..this.clone()
+        }));
+        assert!(!is_running(&ProcessId {
+            boot_id: "another".to_owned(),
+            ..this
+        }));
     }
 
     #[test]

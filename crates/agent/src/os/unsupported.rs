@@ -92,7 +92,10 @@ pub(crate) fn serve_private(listener: Listener) -> io::Result<Listener> {
     Ok(listener)
 }
 
-pub(crate) async fn connect_private(_directory: &Path, _name: &str) -> io::Result<tokio::io::DuplexStream> {
+pub(crate) async fn connect_private(
+    _directory: &Path,
+    _name: &str,
+) -> io::Result<tokio::io::DuplexStream> {
     unsupported()
 }
 

@@ -83,7 +83,10 @@ pub(crate) struct DataChannel {
 impl DataChannel {
     pub(crate) fn new(options: ChannelOptions, dialer: Dialer) -> Self {
         let seed = *Uuid::new_v4().as_bytes();
-        let mut link = Link::new(Options { wait_for_features: true, ..Options::new(Role::Node, seed) });
+        let mut link = Link::new(Options {
+            wait_for_features: true,
+            ..Options::new(Role::Node, seed)
+        });
         link.disconnected();
         Self {
             options,
@@ -105,13 +108,19 @@ impl DataChannel {
 
     /// Bytes that may be sent now; none while the server asks for a pause.
     pub(crate) fn writable(&self) -> usize {
-        if self.link.paused() { 0 } else { self.link.writable() }
+        if self.link.paused() {
+            0
+        } else {
+            self.link.writable()
+        }
     }
 
     /// Queues a message of the stream. Up to [`Self::writable`] bytes are always taken; what does not
     /// fit comes back.
     pub(crate) fn send(&mut self, payload_type: PayloadType, payload: Bytes) -> Result<(), Bytes> {
-        let sent = self.link.send(payload_type, payload.clone(), self.clock.now());
+        let sent = self
+            .link
+            .send(payload_type, payload.clone(), self.clock.now());
         self.had_room = self.writable() > 0;
         sent.map_err(|_full| payload)
     }
@@ -123,7 +132,9 @@ impl DataChannel {
 
     /// Whether the client at the other side is one of ours: only those share a feature with us.
     pub(crate) fn is_client_ours(&self) -> bool {
-        features::ALL.iter().any(|feature| self.has_feature(feature))
+        features::ALL
+            .iter()
+            .any(|feature| self.has_feature(feature))
     }
 
     /// Whether everything sent has arrived.
@@ -138,7 +149,9 @@ impl DataChannel {
 
     /// For how long nothing was acknowledged though something waits for it.
     pub(crate) fn unacknowledged_for(&self) -> Duration {
-        self.link.unacknowledged_for(self.clock.now()).unwrap_or_default()
+        self.link
+            .unacknowledged_for(self.clock.now())
+            .unwrap_or_default()
     }
 
     /// Whether the server is there.
@@ -173,7 +186,8 @@ impl DataChannel {
     }
 
     fn is_cut_off(&self) -> bool {
-        self.away_since.is_some_and(|since| since.elapsed() >= self.options.idle_limit)
+        self.away_since
+            .is_some_and(|since| since.elapsed() >= self.options.idle_limit)
     }
 
     fn cut_off_at(&self) -> Option<Instant> {
@@ -183,11 +197,19 @@ impl DataChannel {
     async fn exchange(&mut self) {
         let now = self.clock.now();
         if self.staged.is_none() {
-            self.staged = self.outbox.pop_front().or_else(|| self.link.poll_transmit(now));
+            self.staged = self
+                .outbox
+                .pop_front()
+                .or_else(|| self.link.poll_transmit(now));
         }
-        let timer = self.link.deadline().map(|deadline| self.clock.instant(deadline));
+        let timer = self
+            .link
+            .deadline()
+            .map(|deadline| self.clock.instant(deadline));
         let timer = [timer, self.cut_off_at()].into_iter().flatten().min();
-        let Some(socket) = self.socket.as_mut() else { return };
+        let Some(socket) = self.socket.as_mut() else {
+            return;
+        };
         let event = tokio::select! {
             biased;
             event = socket.event(self.staged.is_some()) => event,
@@ -205,7 +227,9 @@ impl DataChannel {
         let mut room = BATCH;
         while room > 0 {
             let next = self.staged.take().or_else(|| self.link.poll_transmit(now));
-            let (Some(frame), Some(socket)) = (next, self.socket.as_mut()) else { return };
+            let (Some(frame), Some(socket)) = (next, self.socket.as_mut()) else {
+                return;
+            };
             room = room.saturating_sub(frame.len());
             if let Err(reason) = socket.push_binary(frame) {
                 return self.lost(&reason);
@@ -252,7 +276,9 @@ impl DataChannel {
             }));
         }
         let cut_off = self.cut_off_at();
-        let Some(dialing) = self.dialing.as_mut() else { return };
+        let Some(dialing) = self.dialing.as_mut() else {
+            return;
+        };
         let dialled = tokio::select! {
             dialled = dialing => dialled,
             () = until(cut_off) => return,
@@ -267,7 +293,10 @@ impl DataChannel {
     }
 
     fn path(&self) -> String {
-        format!("/v1/data-channel/{}?role=publish_subscribe", self.options.session_id)
+        format!(
+            "/v1/data-channel/{}?role=publish_subscribe",
+            self.options.session_id
+        )
     }
 
     fn open(&mut self, mut socket: Socket) {
@@ -293,7 +322,11 @@ impl DataChannel {
 
     fn announce(&mut self, state: &str) {
         let stamp = Stamp::new(Uuid::new_v4(), self.clock.now().wall);
-        self.outbox.push_back(agent_session_state(stamp, self.options.session_id.as_str(), state));
+        self.outbox.push_back(agent_session_state(
+            stamp,
+            self.options.session_id.as_str(),
+            state,
+        ));
     }
 
     /// Ends the channel: with `terminating` the server is told that all output was sent.

@@ -79,11 +79,16 @@ mod secret_text {
     use serde::{Deserialize, Deserializer, Serializer};
     use sortie_types::Secret;
 
-    pub(super) fn serialize<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Secret,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(secret.expose())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Secret, D::Error> {
         String::deserialize(deserializer).map(Secret::from)
     }
 }
@@ -142,7 +147,13 @@ fn prepare() -> Result<Prepared, WorkerError> {
         TaskResult::failed(chain(error), crate::clock::wall()).write_to(&mut result)?;
     }
     let (dialer, listener) = prepared?;
-    Ok(Prepared { message, dialer, listener, result, agent_uid: os::own_uid() })
+    Ok(Prepared {
+        message,
+        dialer,
+        listener,
+        result,
+        agent_uid: os::own_uid(),
+    })
 }
 
 fn open(
@@ -164,9 +175,8 @@ fn record_process(directory: &SessionDir, process: &ProcessId) -> io::Result<()>
 impl Prepared {
     fn run(mut self) -> Result<(), WorkerError> {
         let ended = self.conduct();
-        let result = ended.unwrap_or_else(|error| {
-            TaskResult::failed(chain(&error), crate::clock::wall())
-        });
+        let result =
+            ended.unwrap_or_else(|error| TaskResult::failed(chain(&error), crate::clock::wall()));
         result.write_to(&mut self.result)?;
         Ok(())
     }
@@ -178,7 +188,9 @@ impl Prepared {
             // Changing identity also resets whether the process may be dumped.
             os::hide_process()?;
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let listener = self.listener.try_clone()?;
         Ok(runtime.block_on(work(message, self.dialer.clone(), listener, self.agent_uid)))
     }

@@ -53,12 +53,18 @@ async fn ask_at(directory: &Path, request: &Request) -> io::Result<Status> {
         stream.write_all(&line).await?;
         read_line(&mut stream).await
     };
-    timeout(ANSWER_TIMEOUT, exchange).await.map_err(|_| io::ErrorKind::TimedOut)?
+    timeout(ANSWER_TIMEOUT, exchange)
+        .await
+        .map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-async fn read_line<T: serde::de::DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
+async fn read_line<T: serde::de::DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<T> {
     let mut line = Vec::new();
-    BufReader::new(stream.take(LINE_LIMIT)).read_until(b'\n', &mut line).await?;
+    BufReader::new(stream.take(LINE_LIMIT))
+        .read_until(b'\n', &mut line)
+        .await?;
     Ok(serde_json::from_slice(&line)?)
 }
 
@@ -89,7 +95,10 @@ async fn answer(
 ) -> io::Result<()> {
     let request: Request = read_line(stream).await?;
     let (reply, answered) = oneshot::channel();
-    asked.send((request, reply)).await.map_err(|_| io::ErrorKind::BrokenPipe)?;
+    asked
+        .send((request, reply))
+        .await
+        .map_err(|_| io::ErrorKind::BrokenPipe)?;
     let status = answered.await.map_err(|_| io::ErrorKind::BrokenPipe)?;
     let mut line = serde_json::to_vec(&status)?;
     line.push(b'\n');

@@ -99,8 +99,9 @@ async fn conduct(
         Ok(found) => found,
         Err(end) => return Ok(end),
     };
-    let (terminal, process) = shell::start(&options.account, size)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot start the shell: {error}")))?;
+    let (terminal, process) = shell::start(&options.account, size).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot start the shell: {error}"))
+    })?;
     let mut input = Vec::new();
     if !options.shell_profile.is_empty() {
         input.extend_from_slice(options.shell_profile.as_bytes());
@@ -127,7 +128,10 @@ async fn conduct(
     };
     session.leave().await;
     match exit_code {
-        Some(exit_code) => Ok(flush(options, channel, asked, exit_code).await),
+        Some(exit_code) => {
+            tracing::debug!("the terminal was read dry");
+            Ok(flush(options, channel, asked, exit_code).await)
+        }
         None => Ok(end),
     }
 }
@@ -157,7 +161,10 @@ async fn first_size(
             ChannelEvent::Features => give_up = Some(Instant::now() + SIZE_WAIT),
             ChannelEvent::Input(delivery) => match delivery.payload_type {
                 PayloadType::SIZE => {
-                    return Ok((announced_size(&delivery).unwrap_or(shell::DEFAULT_SIZE), Bytes::new()));
+                    return Ok((
+                        announced_size(&delivery).unwrap_or(shell::DEFAULT_SIZE),
+                        Bytes::new(),
+                    ));
                 }
                 PayloadType::OUTPUT => return Ok((shell::DEFAULT_SIZE, delivery.payload)),
                 _ if is_terminate_flag(&delivery) => return Err(End::Cancelled),
@@ -183,7 +190,10 @@ fn is_terminate_flag(delivery: &Delivery) -> bool {
 /// Answers the agent; the end when it asked for that.
 fn answer((request, reply): Asked, channel: &DataChannel, running: bool) -> Option<End> {
     // An agent that has gone meanwhile needs no answer.
-    let _ = reply.send(Status { connected: channel.is_connected(), running });
+    let _ = reply.send(Status {
+        connected: channel.is_connected(),
+        running,
+    });
     match request {
         Request::Cancel { reason } => {
             tracing::info!(reason, "the session is cancelled");
@@ -312,8 +322,13 @@ impl Running<'_> {
         let code = code.map_err(|error| End::Failed(format!("lost the shell: {error}")))?;
         self.input.clear();
         self.process.hang_up();
-        self.exited =
-            Some(Exited { code, at: Instant::now(), was_quiet: false, was_killed: false });
+        tracing::debug!(code = code.0, "the shell has ended");
+        self.exited = Some(Exited {
+            code,
+            at: Instant::now(),
+            was_quiet: false,
+            was_killed: false,
+        });
         Ok(())
     }
 
@@ -321,7 +336,9 @@ impl Running<'_> {
     /// left the session and kept the terminal must not hold up the end.
     fn look_for_the_end(&mut self) {
         let is_anyone_left = self.process.is_anyone_left();
-        let Some(exited) = &mut self.exited else { return };
+        let Some(exited) = &mut self.exited else {
+            return;
+        };
         if is_anyone_left {
             if exited.at.elapsed() >= HANG_UP_GRACE && !exited.was_killed {
                 exited.was_killed = true;

@@ -56,7 +56,13 @@ impl Node {
         })
         .await
         .unwrap();
-        Self { directory, node_id, run_as_self: true, end_sessions: false, agent: None }
+        Self {
+            directory,
+            node_id,
+            run_as_self: true,
+            end_sessions: false,
+            agent: None,
+        }
     }
 
     /// A node whose agent runs.
@@ -96,9 +102,14 @@ impl Drop for Node {
         let sessions = std::fs::read_dir(self.data_dir().join("sessions"));
         for session in sessions.into_iter().flatten().flatten() {
             let worker = std::fs::read(session.path().join("worker.json")).unwrap_or_default();
-            let Ok(worker) = serde_json::from_slice::<Value>(&worker) else { continue };
-            let pid = worker["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-            let command = std::fs::read_to_string(format!("/proc/{}/cmdline", worker["pid"])).unwrap_or_default();
+            let Ok(worker) = serde_json::from_slice::<Value>(&worker) else {
+                continue;
+            };
+            let pid = worker["pid"]
+                .as_i64()
+                .and_then(|pid| i32::try_from(pid).ok());
+            let command = std::fs::read_to_string(format!("/proc/{}/cmdline", worker["pid"]))
+                .unwrap_or_default();
             if command.contains("session-worker")
                 && let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
             {

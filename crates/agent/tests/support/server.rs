@@ -89,7 +89,10 @@ struct Request {
 
 impl Request {
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -97,7 +100,9 @@ impl Server {
     pub(crate) async fn start() -> Self {
         let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let ca_pem = certified.cert.pem();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(
+            certified.signing_key.serialize_der(),
+        ));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -111,8 +116,12 @@ impl Server {
         let (control, controls) = mpsc::channel(16);
         let (data, datas) = mpsc::channel(16);
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let shared =
-            Arc::new(Shared { seen: Arc::clone(&seen), host: address.to_string(), control, data });
+        let shared = Arc::new(Shared {
+            seen: Arc::clone(&seen),
+            host: address.to_string(),
+            control,
+            data,
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -146,14 +155,21 @@ impl Server {
 
     /// The node's next control channel.
     pub(crate) async fn control(&self) -> Control {
-        let opened = within("a control channel", async { self.controls.lock().await.recv().await }).await;
+        let opened = within("a control channel", async {
+            self.controls.lock().await.recv().await
+        })
+        .await;
         let (open, socket) = opened.unwrap();
         Control { open, socket }
     }
 
     /// The next data channel of any session.
     pub(crate) async fn data(&self) -> (OpenNode, Socket) {
-        within("a data channel", async { self.datas.lock().await.recv().await }).await.unwrap()
+        within("a data channel", async {
+            self.datas.lock().await.recv().await
+        })
+        .await
+        .unwrap()
     }
 }
 
@@ -175,22 +191,31 @@ impl Control {
     }
 
     pub(crate) async fn close_session(&mut self, session_id: &str) {
-        self.send(control::channel_closed(stamp(), session_id, NODE_ID, "")).await;
+        self.send(control::channel_closed(stamp(), session_id, NODE_ID, ""))
+            .await;
     }
 
     pub(crate) async fn acknowledge(&mut self, message_id: Uuid, session_id: &str) {
-        self.send(control::task_acknowledge(stamp(), message_id, session_id)).await;
+        self.send(control::task_acknowledge(stamp(), message_id, session_id))
+            .await;
     }
 
     /// The next result: the id of its message, session, status and output.
     pub(crate) async fn result(&mut self) -> (Uuid, String, String, String) {
         within("a session's result", async {
             loop {
-                let Message::Binary(bytes) = self.socket.next().await.unwrap().unwrap() else { continue };
+                let Message::Binary(bytes) = self.socket.next().await.unwrap().unwrap() else {
+                    continue;
+                };
                 let message = ControlMessage::parse(&Frame::parse(bytes).unwrap()).unwrap();
                 if let ControlMessage::TaskComplete { message_id, result } = message {
                     assert_eq!(result.instance_id, NODE_ID);
-                    return (message_id, result.task_id, result.final_task_status, result.output);
+                    return (
+                        message_id,
+                        result.task_id,
+                        result.final_task_status,
+                        result.output,
+                    );
                 }
             }
         })
@@ -209,7 +234,10 @@ pub(crate) fn start_content(session_id: &str, document: Value) -> StartContent {
         session_id: session_id.to_owned(),
         parameters: json!({}),
         session_owner: "arn:aws:iam::111122223333:user/alice".to_owned(),
-        sortie: Some(SortieStart { token: Secret::new(token_of(session_id)), features: vec![] }),
+        sortie: Some(SortieStart {
+            token: Secret::new(token_of(session_id)),
+            features: vec![],
+        }),
         ..StartContent::default()
     }
 }
@@ -219,7 +247,9 @@ pub(crate) fn stamp() -> Stamp {
 }
 
 pub(crate) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
 
@@ -236,10 +266,16 @@ async fn serve(mut stream: impl Io + 'static, shared: &Shared) {
     if request.header("upgrade").is_some() {
         return upgrade(stream, head, &request, shared).await;
     }
-    let length: usize = request.header("content-length").unwrap_or("0").parse().unwrap();
+    let length: usize = request
+        .header("content-length")
+        .unwrap_or("0")
+        .parse()
+        .unwrap();
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
-    let Some((status, answer)) = answer(&request, &body, shared) else { return };
+    let Some((status, answer)) = answer(&request, &body, shared) else {
+        return;
+    };
     let head = format!(
         "HTTP/1.1 {status} X\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         answer.len()
@@ -259,26 +295,40 @@ fn parse(head: &str) -> Request {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    Request { method, path: path.to_owned(), query: query.to_owned(), headers }
+    Request {
+        method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers,
+    }
 }
 
 /// Who signed the request: the RSA key, the role, or nobody. `None` when the signature is wrong.
 fn signer(request: &Request, body: &[u8], shared: &Shared, service: &str) -> Option<String> {
     assert_eq!(request.header("host"), Some(shared.host.as_str()));
-    let headers: Vec<(&str, &[u8])> =
-        request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let headers: Vec<(&str, &[u8])> = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect();
     let parts = RequestParts {
         method: &request.method,
         path: &request.path,
         query: &request.query,
         headers: &headers,
     };
-    let scope = Scope { service, regions: &[REGION] };
+    let scope = Scope {
+        service,
+        regions: &[REGION],
+    };
     match sigv4::parse(&parts).ok()? {
         Presented::Anonymous => Some("nobody".to_owned()),
         Presented::Presigned(_) => None,
         Presented::Header(claim) if claim.access_key == ROLE_KEY => {
-            let is_token = claim.session_token.as_ref().is_some_and(|token| token.expose() == ROLE_TOKEN);
+            let is_token = claim
+                .session_token
+                .as_ref()
+                .is_some_and(|token| token.expose() == ROLE_TOKEN);
             let verified = claim.verify(&parts, body, &Secret::new(ROLE_SECRET), now(), &scope);
             (is_token && verified.is_ok()).then(|| "role".to_owned())
         }
@@ -296,22 +346,34 @@ fn signer(request: &Request, body: &[u8], shared: &Shared, service: &str) -> Opt
 fn answer(request: &Request, body: &[u8], shared: &Shared) -> Option<(u16, String)> {
     let is_channel = request.path.starts_with("/v1/");
     let service = if is_channel { "ssmmessages" } else { "ssm" };
-    let target = request.header("x-amz-target").unwrap_or_default().replace("AmazonSSM.", "");
+    let target = request
+        .header("x-amz-target")
+        .unwrap_or_default()
+        .replace("AmazonSSM.", "");
     let Some(signer) = signer(request, body, shared, service) else {
         shared.seen.lock().unwrap().refused.push(target);
-        return Some((400, json!({"__type": "InvalidSignatureException", "message": "no"}).to_string()));
+        return Some((
+            400,
+            json!({"__type": "InvalidSignatureException", "message": "no"}).to_string(),
+        ));
     };
     let input: Value = serde_json::from_slice(body).unwrap();
     let mut seen = shared.seen.lock().unwrap();
     if is_channel {
-        assert_eq!((request.path.as_str(), signer.as_str()), ("/v1/control-channel/mi-0123456789abcdef0", "role"));
+        assert_eq!(
+            (request.path.as_str(), signer.as_str()),
+            ("/v1/control-channel/mi-0123456789abcdef0", "role")
+        );
         let xml = "<CreateControlChannelResponse><TokenValue>SRT1.control</TokenValue></CreateControlChannelResponse>";
         return Some((201, xml.to_owned()));
     }
     let output = match (target.as_str(), signer.as_str()) {
         ("RegisterManagedInstance", "nobody") => {
             if let Some(code) = seen.refuses_registration {
-                return Some((400, json!({"__type": code, "message": "refused"}).to_string()));
+                return Some((
+                    400,
+                    json!({"__type": code, "message": "refused"}).to_string(),
+                ));
             }
             seen.keys = vec![input["PublicKey"].as_str().unwrap().to_owned()];
             seen.registration = Some(input);
@@ -324,7 +386,8 @@ fn answer(request: &Request, body: &[u8], shared: &Shared) -> Option<(u16, Strin
                    "TokenExpirationDate": now().epoch_seconds() + 3600.0, "UpdateKeyPair": seen.wants_new_key})
         }
         ("UpdateManagedInstancePublicKey", key) if key.len() == 392 => {
-            seen.keys.push(input["NewPublicKey"].as_str().unwrap().to_owned());
+            seen.keys
+                .push(input["NewPublicKey"].as_str().unwrap().to_owned());
             seen.wants_new_key = false;
             if std::mem::take(&mut seen.loses_update_answer) {
                 return None;
@@ -343,11 +406,16 @@ fn answer(request: &Request, body: &[u8], shared: &Shared) -> Option<(u16, Strin
 async fn upgrade(stream: impl Io + 'static, head: Vec<u8>, request: &Request, shared: &Shared) {
     let is_control = request.path.starts_with("/v1/control-channel/");
     let expected = if is_control { "role" } else { "nobody" };
-    assert_eq!(signer(request, b"", shared, "ssmmessages").as_deref(), Some(expected));
+    assert_eq!(
+        signer(request, b"", shared, "ssmmessages").as_deref(),
+        Some(expected)
+    );
     let (read, write) = tokio::io::split(stream);
     let stream: Pin<Box<dyn Io>> = Box::pin(tokio::io::join(Cursor::new(head).chain(read), write));
     let mut socket = accept_async(stream).await.unwrap();
-    let Some(Ok(Message::Text(text))) = socket.next().await else { return };
+    let Some(Ok(Message::Text(text))) = socket.next().await else {
+        return;
+    };
     if is_control {
         let open = OpenControl::parse(text.as_bytes()).unwrap();
         let _ = shared.control.send((open, socket)).await;

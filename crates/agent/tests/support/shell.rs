@@ -84,8 +84,14 @@ impl<'a> Shell<'a> {
         // A connection that broke early may have taken a ticket with it.
         let mut known = (1..=self.tickets).map(|number| format!("SRT1.ticket-{number}"));
         let is_first = self.tickets == 0 && open.token.expose() == token_of(&self.session_id);
-        assert!(is_first || known.any(|ticket| ticket == open.token.expose()), "a strange token");
-        assert_eq!((open.client_id.as_str(), open.client_instance_id.as_str()), ("", super::server::NODE_ID));
+        assert!(
+            is_first || known.any(|ticket| ticket == open.token.expose()),
+            "a strange token"
+        );
+        assert_eq!(
+            (open.client_id.as_str(), open.client_instance_id.as_str()),
+            ("", super::server::NODE_ID)
+        );
         assert!(open.sortie.is_some());
         self.tickets += 1;
         let greeting = Features {
@@ -93,7 +99,13 @@ impl<'a> Shell<'a> {
             features: self.features.clone(),
             ticket: Some(Secret::new(format!("SRT1.ticket-{}", self.tickets))),
         };
-        socket.send(Message::Binary(service::sortie_features(stamp(), &greeting))).await.unwrap();
+        socket
+            .send(Message::Binary(service::sortie_features(
+                stamp(),
+                &greeting,
+            )))
+            .await
+            .unwrap();
         self.link.connected(self.now());
         self.socket = Some(socket);
     }
@@ -106,7 +118,9 @@ impl<'a> Shell<'a> {
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         let now = self.now();
-        self.link.send(PayloadType::OUTPUT, Bytes::copy_from_slice(bytes), now).unwrap();
+        self.link
+            .send(PayloadType::OUTPUT, Bytes::copy_from_slice(bytes), now)
+            .unwrap();
     }
 
     pub(crate) fn type_line(&mut self, line: &str) {
@@ -115,11 +129,22 @@ impl<'a> Shell<'a> {
 
     pub(crate) fn resize(&mut self, cols: u32, rows: u32) {
         let now = self.now();
-        self.link.send(PayloadType::SIZE, Size::new(cols, rows).to_text().into(), now).unwrap();
+        self.link
+            .send(
+                PayloadType::SIZE,
+                Size::new(cols, rows).to_text().into(),
+                now,
+            )
+            .unwrap();
     }
 
     pub(crate) async fn gateway_sends(&mut self, bytes: Bytes) {
-        self.socket.as_mut().unwrap().send(Message::Binary(bytes)).await.unwrap();
+        self.socket
+            .as_mut()
+            .unwrap()
+            .send(Message::Binary(bytes))
+            .await
+            .unwrap();
     }
 
     pub(crate) fn text(&self) -> String {
@@ -128,19 +153,27 @@ impl<'a> Shell<'a> {
 
     /// Runs the link until `text` came from the terminal.
     pub(crate) async fn until(&mut self, text: &str) {
-        self.until_that(text, |shell| shell.text().contains(text)).await;
+        self.until_that(text, |shell| shell.text().contains(text))
+            .await;
     }
 
     /// Runs the link until the node says that the session is terminating.
     pub(crate) async fn until_terminating(&mut self) {
-        self.until_that("the session's end", |shell| shell.states.iter().any(|state| state == "Terminating")).await;
+        self.until_that("the session's end", |shell| {
+            shell.states.iter().any(|state| state == "Terminating")
+        })
+        .await;
     }
 
     /// Runs the link until `reached`.
     pub(crate) async fn until_that(&mut self, what: &str, reached: impl Fn(&Self) -> bool) {
         let give_up = Instant::now() + PATIENCE;
         while !reached(self) {
-            assert!(Instant::now() < give_up, "waited in vain for {what:?}; the terminal shows {:?}", self.text());
+            assert!(
+                Instant::now() < give_up,
+                "waited in vain for {what:?}; the terminal shows {:?}",
+                self.text()
+            );
             self.step().await;
         }
     }
@@ -167,13 +200,17 @@ impl<'a> Shell<'a> {
 
     async fn step(&mut self) {
         let now = self.now();
-        let Some(socket) = self.socket.as_mut() else { return self.accept().await };
+        let Some(socket) = self.socket.as_mut() else {
+            return self.accept().await;
+        };
         while let Some(frame) = self.link.poll_transmit(now) {
             if socket.send(Message::Binary(frame)).await.is_err() {
                 return self.break_connection();
             }
         }
-        let Ok(received) = timeout(Duration::from_millis(20), socket.next()).await else { return };
+        let Ok(received) = timeout(Duration::from_millis(20), socket.next()).await else {
+            return;
+        };
         match received {
             Some(Ok(Message::Binary(bytes))) => self.receive(bytes),
             Some(Ok(_)) => {}
@@ -183,7 +220,8 @@ impl<'a> Shell<'a> {
 
     fn receive(&mut self, bytes: Bytes) {
         let now = self.now();
-        if let Received::SessionState(state) = self.link.receive(Frame::parse(bytes).unwrap(), now) {
+        if let Received::SessionState(state) = self.link.receive(Frame::parse(bytes).unwrap(), now)
+        {
             self.states.push(state.session_state);
         }
         while let Some(delivery) = self.link.next_delivery() {
