@@ -6,10 +6,10 @@
 //! end between the two peers; the gateway adds only the cures without which official peers hang
 //! or kill each other.
 //!
-//! What is decided is decided in plain structs without IO, with the time as an argument: [`pairing`]
-//! (what passes between two ends), [`idle`] (how long a session may live), [`life`] (how it starts
-//! and ends), [`clones`] (two machines with one identity). The tasks around them ([`session`],
-//! [`node`]) move bytes. Who may do what, and every row, is `sortie-control`'s; upgrading HTTP
+//! What is decided is decided in plain structs without IO, with the time as an argument: `pairing`
+//! (what passes between two ends), `idle` (how long a session may live), `life` (how it starts
+//! and ends), `clones` (two machines with one identity). The tasks around them (`session`,
+//! `node`) move bytes. Who may do what, and every row, is `sortie-control`'s; upgrading HTTP
 //! requests is the doors'.
 //!
 //! No payload is looked into, with two exceptions: acknowledgements, which the cures need, and the

@@ -229,6 +229,10 @@ impl SessionTask {
             return;
         }
         let now = self.now.monotonic;
+        let due = earliest([self.life.deadline(), Some(self.idle.deadline())]);
+        if due.is_none_or(|due| now < due) && !self.pairing.overflows() {
+            return;
+        }
         let expired = self.life.expired(self.view(), now);
         let ran_out = expired.or_else(|| match self.idle.run_out(now)? {
             RunOut::Idle => Some(Cause::Idle {
@@ -395,9 +399,11 @@ impl SessionTask {
     }
 
     fn due_end(&self) -> Option<End> {
+        if !self.client_done || self.ending_noted {
+            return None;
+        }
         let node_done = self.life.node_half(self.view(), self.now.monotonic) == NodeHalf::Done;
-        let due = self.client_done && node_done && !self.ending_noted;
-        self.life.end().filter(|_| due)
+        self.life.end().filter(|_| node_done)
     }
 
     fn due_state(&self) -> Option<SessionState> {
@@ -448,11 +454,11 @@ impl SessionTask {
             silence(&self.node),
             self.stop_by,
         ]);
-        if next != self.armed {
-            self.armed = next;
-            if let Some(next) = next {
-                self.timer.as_mut().reset(self.shared.clock.instant(next));
-            }
+        // A timer that fires too early costs less than setting it at every keystroke.
+        let sooner = |next: &Duration| self.armed.is_none_or(|armed| *next < armed);
+        if let Some(next) = next.filter(sooner) {
+            self.armed = Some(next);
+            self.timer.as_mut().reset(self.shared.clock.instant(next));
         }
     }
 

@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    fn from_agent(&mut self, frame: Frame) {
+    fn agent_says(&mut self, frame: Frame) {
         if self.agent_open {
             self.pairing
                 .receive(Side::Node, frame, self.now, &mut stamp);
@@ -228,12 +228,12 @@ impl World {
         if talking {
             for _ in 0..self.dice.roll(4) {
                 if let Some(frame) = self.agent.say() {
-                    self.from_agent(frame);
+                    self.agent_says(frame);
                 }
             }
         }
         if let Some(head) = self.agent.head() {
-            self.from_agent(head);
+            self.agent_says(head);
         }
         self.exchange();
         if breaking && self.client_open && self.dice.one_in(50) {
