@@ -84,6 +84,8 @@ pub(crate) struct Pairing {
     node: End,
     /// Output numbers that the client has acknowledged.
     acknowledged: Numbers,
+    /// Taken up after a restart: what was sent before is not known.
+    restored: bool,
     recent_acks: VecDeque<Bytes>,
     /// The client's session plugin is ready, and stays so.
     client_ready: bool,
@@ -107,6 +109,7 @@ impl Pairing {
             client: away(),
             node: away(),
             acknowledged: Numbers::default(),
+            restored,
             recent_acks: VecDeque::new(),
             client_ready: restored && !kind.port,
             first_data: None,
@@ -274,6 +277,11 @@ impl Pairing {
         };
         let (number, cumulative) = (body.sequence_number, body.cumulative == Some(true));
         match from {
+            // Some clients acknowledge whatever they receive under its number, which is 0 for all that
+            // is no output. Taken at its word, that would swallow the first output.
+            Side::Client if self.was_never_sent(number) => {
+                self.dropped(from);
+            }
             Side::Client => {
                 self.output_acknowledged(number, cumulative, now);
                 let bytes = frame.into_bytes();
@@ -298,6 +306,10 @@ impl Pairing {
             }
         }
         Heard::default()
+    }
+
+    fn was_never_sent(&self, number: i64) -> bool {
+        !self.restored && self.node.newest.is_none_or(|newest| number > newest)
     }
 
     fn output_acknowledged(&mut self, number: i64, cumulative: bool, now: Duration) {
@@ -582,6 +594,24 @@ mod tests {
         assert_eq!(body.sequence_number, 0);
         assert_eq!(body.message_id, first.message_id().to_string());
         assert_eq!(body.message_type, MessageType::OutputStreamData);
+    }
+
+    #[test]
+    fn acknowledging_what_was_never_sent_swallows_nothing() {
+        let mut pairing = shell();
+        give(&mut pairing, Side::Client, &ack(&output(0)));
+        assert!(taken(&mut pairing, Side::Node, ms(0)).is_empty());
+        give(&mut pairing, Side::Node, &output(0));
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Client, ms(1))),
+            ["output_stream_data"]
+        );
+        give(&mut pairing, Side::Client, &ack(&output(1)));
+        give(&mut pairing, Side::Node, &output(1));
+        assert_eq!(
+            types(&taken(&mut pairing, Side::Client, ms(2))),
+            ["output_stream_data"]
+        );
     }
 
     #[test]
