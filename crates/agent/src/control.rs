@@ -125,7 +125,7 @@ impl ControlChannel {
             .map(ToString::to_string)
             .collect();
         OpenControl {
-            message_schema_version: "1.0".to_owned(),
+            message_schema_version: "1.0".into(),
             request_id: Uuid::new_v4().to_string(),
             token,
             agent_version: AGENT_VERSION.to_owned(),

@@ -166,7 +166,7 @@ bodies! {
     /// The first text frame of a client's data channel.
     OpenClient {
         /// `1.0`.
-        message_schema_version: String = "MessageSchemaVersion",
+        message_schema_version: SchemaVersion = "MessageSchemaVersion",
         /// A fresh UUID.
         request_id: String = "RequestId",
         /// The session token, or a ticket.
@@ -182,7 +182,7 @@ bodies! {
     /// The first text frame of a node's data channel.
     OpenNode {
         /// `1.0`.
-        message_schema_version: String = "MessageSchemaVersion",
+        message_schema_version: SchemaVersion = "MessageSchemaVersion",
         /// A fresh UUID.
         request_id: String = "RequestId",
         /// The token of CreateDataChannel, or a ticket.
@@ -200,7 +200,7 @@ bodies! {
         /// `null` in official agents.
         cookie: Value = "Cookie",
         /// `1.0`.
-        message_schema_version: String = "MessageSchemaVersion",
+        message_schema_version: SchemaVersion = "MessageSchemaVersion",
         /// A fresh UUID.
         request_id: String = "RequestId",
         /// The token of CreateControlChannel.
@@ -295,6 +295,34 @@ bodies! {
     }
 }
 
+/// The version that an open message names. Official ends write the text `1.0`; `pyssm-client` writes
+/// the number 1, and nobody ever compares it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchemaVersion(pub String);
+
+impl From<&str> for SchemaVersion {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl Member for SchemaVersion {
+    fn missing() -> Self {
+        Self::default()
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(number) => Some(Self(number.to_string())),
+            _ => value.as_str().map(Self::from),
+        }
+    }
+
+    fn write(&self) -> Option<Value> {
+        Some(Value::from(self.0.as_str()))
+    }
+}
+
 /// A member that is written as `null` when absent, where official ends do so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nullable<T>(pub Option<T>);
@@ -325,8 +353,14 @@ impl SortieOpen {
     /// What this crate's version can do, under the version of the package that uses it.
     #[must_use]
     pub fn announcing(version: &str) -> Self {
-        let features = crate::features::ALL.iter().map(ToString::to_string).collect();
-        Self { version: version.to_owned(), features }
+        let features = crate::features::ALL
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        Self {
+            version: version.to_owned(),
+            features,
+        }
     }
 }
 
@@ -341,7 +375,12 @@ pub fn exit_code(status: i32) -> Bytes {
 /// Reads the payload of an exit code message.
 #[must_use]
 pub fn parse_exit_code(payload: &[u8]) -> Option<i32> {
-    std::str::from_utf8(payload).ok()?.trim().strip_prefix(EXIT_CODE_PREFIX)?.parse().ok()
+    std::str::from_utf8(payload)
+        .ok()?
+        .trim()
+        .strip_prefix(EXIT_CODE_PREFIX)?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -349,8 +388,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_open_message_may_give_its_version_as_a_number() {
+        let open = OpenClient::parse(br#"{"MessageSchemaVersion":1,"TokenValue":"t"}"#).unwrap();
+        assert_eq!(open.message_schema_version, SchemaVersion::from("1"));
+        assert!(OpenClient::parse(br#"{"MessageSchemaVersion":[1]}"#).is_err());
+    }
+
+    #[test]
     fn names_are_read_in_any_case_unknown_ones_ignored_and_null_is_the_zero_value() {
-        let body = br#"{"sessionstate":"Connected","SCHEMAVERSION":null,"Nobody":[1],"SessionID":"a"}"#;
+        let body =
+            br#"{"sessionstate":"Connected","SCHEMAVERSION":null,"Nobody":[1],"SessionID":"a"}"#;
         let state = AgentSessionState::parse(body).unwrap();
         assert_eq!(state.session_state, "Connected");
         assert_eq!(state.session_id, "a");
@@ -364,24 +411,37 @@ mod tests {
         assert_eq!(read(r#"{"rows":-1}"#), Err(BodyError::WrongType("rows")));
         assert_eq!(read("[]"), Err(BodyError::NotAnObject));
         assert_eq!(read("nonsense"), Err(BodyError::NotJson));
-        assert_eq!(read(r#"{"cols":300,"rows":4294967295}"#), Ok((300, u32::MAX)));
+        assert_eq!(
+            read(r#"{"cols":300,"rows":4294967295}"#),
+            Ok((300, u32::MAX))
+        );
     }
 
     #[test]
     fn our_members_are_left_out_towards_those_who_do_not_know_them() {
-        let mut open = OpenClient { token: "t".into(), client_id: "c".into(), ..OpenClient::default() };
+        let mut open = OpenClient {
+            token: "t".into(),
+            client_id: "c".into(),
+            ..OpenClient::default()
+        };
         assert_eq!(
             open.to_text(),
             r#"{"MessageSchemaVersion":"","RequestId":"","TokenValue":"t","ClientId":"c"}"#
         );
-        open.sortie = Some(SortieOpen { version: "0.1.0".into(), features: vec!["x".into()] });
+        open.sortie = Some(SortieOpen {
+            version: "0.1.0".into(),
+            features: vec!["x".into()],
+        });
         let back = OpenClient::parse(open.to_text().as_bytes()).unwrap();
         assert_eq!(back.sortie.unwrap().features, ["x"]);
     }
 
     #[test]
     fn a_token_does_not_show_in_debug_output() {
-        let start = SortieStart { token: "hunter2".into(), features: vec![] };
+        let start = SortieStart {
+            token: "hunter2".into(),
+            features: vec![],
+        };
         assert!(!format!("{start:?}").contains("hunter2"));
         assert!(start.to_text().contains("hunter2"));
     }
@@ -392,7 +452,13 @@ mod tests {
         for status in [0, 127, -1, i32::MIN] {
             assert_eq!(parse_exit_code(&exit_code(status)), Some(status));
         }
-        for text in ["", "EXIT_CODE:", "EXIT_CODE: x", "0", "EXIT_CODE: 99999999999"] {
+        for text in [
+            "",
+            "EXIT_CODE:",
+            "EXIT_CODE: x",
+            "0",
+            "EXIT_CODE: 99999999999",
+        ] {
             assert_eq!(parse_exit_code(text.as_bytes()), None, "{text}");
         }
     }

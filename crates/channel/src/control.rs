@@ -122,7 +122,10 @@ mod tests {
     use crate::body::SortieStart;
 
     fn stamp() -> Stamp {
-        Stamp::new(Uuid::from_u128(7), Timestamp::from_millis(1_777_881_600_000))
+        Stamp::new(
+            Uuid::from_u128(7),
+            Timestamp::from_millis(1_777_881_600_000),
+        )
     }
 
     fn parse(bytes: Bytes) -> ControlMessage {
@@ -134,10 +137,14 @@ mod tests {
         let start = StartContent {
             session_id: "alice-0123456789abcdef0".into(),
             document_content: json!({"sessionType": "Port"}),
-            sortie: Some(SortieStart { token: "SRT1.x".into(), features: vec!["a".into()] }),
+            sortie: Some(SortieStart {
+                token: "SRT1.x".into(),
+                features: vec!["a".into()],
+            }),
             ..StartContent::default()
         };
-        let ControlMessage::InteractiveShell(back) = parse(interactive_shell(stamp(), &start)) else {
+        let ControlMessage::InteractiveShell(back) = parse(interactive_shell(stamp(), &start))
+        else {
             panic!("not a start message");
         };
         assert_eq!(back.session_id, start.session_id);
@@ -147,7 +154,11 @@ mod tests {
 
     #[test]
     fn a_result_carries_the_id_that_its_acknowledgement_names() {
-        let result = AgentTaskComplete { task_id: "s".into(), retry_number: 2, ..Default::default() };
+        let result = AgentTaskComplete {
+            task_id: "s".into(),
+            retry_number: 2,
+            ..Default::default()
+        };
         let ControlMessage::TaskComplete { message_id, result } =
             parse(task_complete(stamp(), &result))
         else {
@@ -164,7 +175,9 @@ mod tests {
 
     #[test]
     fn running_sessions_and_closing_are_read_back() {
-        let sessions = RunningSessions { sessions: vec!["a".into(), "b".into()] };
+        let sessions = RunningSessions {
+            sessions: vec!["a".into(), "b".into()],
+        };
         let ControlMessage::Sessions(back) = parse(sortie_sessions(stamp(), &sessions)) else {
             panic!("not the sessions");
         };
@@ -174,6 +187,9 @@ mod tests {
         else {
             panic!("not a closing");
         };
-        assert_eq!((closed.session_id.as_str(), closed.output.as_str()), ("a", "bye"));
+        assert_eq!(
+            (closed.session_id.as_str(), closed.output.as_str()),
+            ("a", "bye")
+        );
     }
 }

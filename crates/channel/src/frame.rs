@@ -216,7 +216,11 @@ impl Frame {
     /// parsers do not cut at PayloadLength either.
     pub fn parse(bytes: Bytes) -> Result<Self, FrameError> {
         let (message_type, header) = parse_header(&bytes)?;
-        Ok(Self { bytes, message_type, header })
+        Ok(Self {
+            bytes,
+            message_type,
+            header,
+        })
     }
 
     /// What kind of message this is.
@@ -307,7 +311,10 @@ impl fmt::Debug for Frame {
             .field("sequence_number", &self.header.sequence_number)
             .field("message_id", &self.header.message_id)
             .field("payload_type", &self.header.payload_type)
-            .field("payload_bytes", &self.bytes.len().saturating_sub(HEADER_LEN))
+            .field(
+                "payload_bytes",
+                &self.bytes.len().saturating_sub(HEADER_LEN),
+            )
             .finish_non_exhaustive()
     }
 }
@@ -426,7 +433,6 @@ impl NewFrame<'_> {
         out.put_slice(self.payload);
         out.freeze()
     }
-
 }
 
 /// A frame written without digest, with its digest put in. Copies; for the rare case that a peer

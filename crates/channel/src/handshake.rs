@@ -61,9 +61,14 @@ impl SessionType {
     /// From the document's word; `None` for a word that is none of the four.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::StandardStream, Self::InteractiveCommands, Self::NonInteractiveCommands, Self::Port]
-            .into_iter()
-            .find(|session_type| session_type.as_str() == name)
+        [
+            Self::StandardStream,
+            Self::InteractiveCommands,
+            Self::NonInteractiveCommands,
+            Self::Port,
+        ]
+        .into_iter()
+        .find(|session_type| session_type.as_str() == name)
     }
 
     /// Whether official agents shake hands in such a session, encryption aside. Clients that know
@@ -85,7 +90,10 @@ pub struct Outgoing {
 
 impl Outgoing {
     fn new(payload_type: PayloadType, body: &impl Body) -> Self {
-        Self { payload_type, payload: Bytes::from(body.to_text()) }
+        Self {
+            payload_type,
+            payload: Bytes::from(body.to_text()),
+        }
     }
 }
 
@@ -180,14 +188,21 @@ impl NodeHandshake {
             return Ok(NodeStep::Waiting);
         }
         let response = HandshakeResponse::parse(&delivery.payload)?;
-        if let Some(action) = response.actions.iter().find(|action| action.status != ACTION_SUCCESS) {
+        if let Some(action) = response
+            .actions
+            .iter()
+            .find(|action| action.status != ACTION_SUCCESS)
+        {
             return Err(HandshakeError::Refused {
                 action: action.action_type.clone(),
                 error: action.error.clone(),
             });
         }
         self.done = true;
-        Ok(NodeStep::Complete { send: self.complete(now), client_version: response.client_version })
+        Ok(NodeStep::Complete {
+            send: self.complete(now),
+            client_version: response.client_version,
+        })
     }
 
     /// When to give up, on the monotonic clock; `None` before the start and after the end.
@@ -264,9 +279,9 @@ impl ClientHandshake {
     pub fn receive(&mut self, delivery: &Delivery) -> Result<ClientStep, HandshakeError> {
         match delivery.payload_type {
             // A request under a new number is answered again, also later: official clients do so.
-            PayloadType::HANDSHAKE_REQUEST => {
-                self.answer(HandshakeRequest::parse(&delivery.payload)?).map(ClientStep::Send)
-            }
+            PayloadType::HANDSHAKE_REQUEST => self
+                .answer(HandshakeRequest::parse(&delivery.payload)?)
+                .map(ClientStep::Send),
             _ if self.done => Ok(ClientStep::Over),
             PayloadType::HANDSHAKE_COMPLETE => self.complete(&delivery.payload),
             PayloadType::OUTPUT if self.session_type.is_none() => {
@@ -294,8 +309,11 @@ impl ClientHandshake {
         for action in request.actions {
             actions.push(self.process(action)?);
         }
-        let errors: Vec<String> =
-            actions.iter().map(|action| action.error.clone()).filter(|error| !error.is_empty()).collect();
+        let errors: Vec<String> = actions
+            .iter()
+            .map(|action| action.error.clone())
+            .filter(|error| !error.is_empty())
+            .collect();
         let response = HandshakeResponse {
             client_version: CLIENT_VERSION.to_owned(),
             actions,
@@ -310,11 +328,19 @@ impl ClientHandshake {
             ACTION_KMS => {
                 self.encryption_wanted = true;
                 let reason = HandshakeError::EncryptionWanted;
-                (ACTION_FAILED, format!("Failed to process action {ACTION_KMS}: {reason}"))
+                (
+                    ACTION_FAILED,
+                    format!("Failed to process action {ACTION_KMS}: {reason}"),
+                )
             }
             other => (ACTION_UNSUPPORTED, format!("Unsupported action {other}")),
         };
-        Ok(ProcessedAction { action_type: action.action_type, status, result: Value::Null, error })
+        Ok(ProcessedAction {
+            action_type: action.action_type,
+            status,
+            result: Value::Null,
+            error,
+        })
     }
 
     fn take_session_type(&mut self, parameters: &Value) -> Result<(i64, String), HandshakeError> {
@@ -332,8 +358,10 @@ impl ClientHandshake {
 
     fn complete(&mut self, payload: &[u8]) -> Result<ClientStep, HandshakeError> {
         let complete = HandshakeComplete::parse(payload)?;
-        let (session_type, properties) =
-            self.session_type.take().ok_or(HandshakeError::NoSessionType)?;
+        let (session_type, properties) = self
+            .session_type
+            .take()
+            .ok_or(HandshakeError::NoSessionType)?;
         self.done = true;
         Ok(ClientStep::Complete(Session {
             session_type,
@@ -352,11 +380,17 @@ mod tests {
     use super::*;
 
     fn at(seconds: u64) -> Now {
-        Now::new(Duration::from_secs(seconds), Timestamp::from_millis(1_777_881_600_000))
+        Now::new(
+            Duration::from_secs(seconds),
+            Timestamp::from_millis(1_777_881_600_000),
+        )
     }
 
     fn delivery(outgoing: Outgoing) -> Delivery {
-        Delivery { payload_type: outgoing.payload_type, payload: outgoing.payload }
+        Delivery {
+            payload_type: outgoing.payload_type,
+            payload: outgoing.payload,
+        }
     }
 
     fn request(actions: Value) -> Delivery {
@@ -382,9 +416,13 @@ mod tests {
         let mut client = ClientHandshake::new();
 
         let request = delivery(node.start(at(1)));
-        let Ok(ClientStep::Send(response)) = client.receive(&request) else { panic!("no answer") };
-        let Ok(NodeStep::Complete { send, client_version }) =
-            node.receive(&delivery(response), at(3))
+        let Ok(ClientStep::Send(response)) = client.receive(&request) else {
+            panic!("no answer")
+        };
+        let Ok(NodeStep::Complete {
+            send,
+            client_version,
+        }) = node.receive(&delivery(response), at(3))
         else {
             panic!("not complete");
         };
@@ -394,14 +432,20 @@ mod tests {
         let Ok(ClientStep::Complete(session)) = client.receive(&delivery(send)) else {
             panic!("not complete");
         };
-        assert_eq!(session, Session {
-            session_type: SessionType::Port,
-            properties,
-            agent_version: AGENT_VERSION.into(),
-            customer_message: "welcome".into(),
-        });
+        assert_eq!(
+            session,
+            Session {
+                session_type: SessionType::Port,
+                properties,
+                agent_version: AGENT_VERSION.into(),
+                customer_message: "welcome".into(),
+            }
+        );
 
-        let data = Delivery { payload_type: PayloadType::OUTPUT, payload: Bytes::from_static(b"x") };
+        let data = Delivery {
+            payload_type: PayloadType::OUTPUT,
+            payload: Bytes::from_static(b"x"),
+        };
         assert_eq!(client.receive(&data), Ok(ClientStep::Over));
         assert_eq!(node.receive(&data, at(4)), Ok(NodeStep::Over));
         assert_eq!(node.deadline(), None);
@@ -415,7 +459,10 @@ mod tests {
             &request(json!([{"ActionType": "Dance", "ActionParameters": {"Tempo": 120}}])),
         );
         let action = &response.actions[0];
-        assert_eq!((action.action_type.as_str(), action.status), ("Dance", ACTION_UNSUPPORTED));
+        assert_eq!(
+            (action.action_type.as_str(), action.status),
+            ("Dance", ACTION_UNSUPPORTED)
+        );
         assert_eq!(action.result, Value::Null);
     }
 
@@ -441,21 +488,31 @@ mod tests {
         let mut client = ClientHandshake::new();
         let response = answer(
             &mut client,
-            &request(json!([{"ActionType": "SessionType", "ActionParameters": {"SessionType": "Rdp"}}])),
+            &request(
+                json!([{"ActionType": "SessionType", "ActionParameters": {"SessionType": "Rdp"}}]),
+            ),
         );
         assert_eq!(response.actions[0].status, ACTION_FAILED);
         let complete = Delivery {
             payload_type: PayloadType::HANDSHAKE_COMPLETE,
             payload: Bytes::from_static(b"{}"),
         };
-        assert_eq!(client.receive(&complete), Err(HandshakeError::NoSessionType));
+        assert_eq!(
+            client.receive(&complete),
+            Err(HandshakeError::NoSessionType)
+        );
     }
 
     #[test]
     fn without_a_handshake_the_first_output_makes_a_shell() {
         let mut client = ClientHandshake::new();
-        let prompt = Delivery { payload_type: PayloadType::OUTPUT, payload: Bytes::from_static(b"$ ") };
-        let Ok(ClientStep::Shell(session)) = client.receive(&prompt) else { panic!("no shell") };
+        let prompt = Delivery {
+            payload_type: PayloadType::OUTPUT,
+            payload: Bytes::from_static(b"$ "),
+        };
+        let Ok(ClientStep::Shell(session)) = client.receive(&prompt) else {
+            panic!("no shell")
+        };
         assert_eq!(session.session_type, SessionType::StandardStream);
         assert_eq!(client.receive(&prompt), Ok(ClientStep::Over));
     }
@@ -465,7 +522,10 @@ mod tests {
         let mut node = NodeHandshake::new(SessionType::Port, Value::Null, "");
         assert_eq!(node.deadline(), None);
         node.start(at(10));
-        let early = Delivery { payload_type: PayloadType::OUTPUT, payload: Bytes::from_static(b"x") };
+        let early = Delivery {
+            payload_type: PayloadType::OUTPUT,
+            payload: Bytes::from_static(b"x"),
+        };
         assert_eq!(node.receive(&early, at(11)), Ok(NodeStep::Waiting));
         assert_eq!(node.check_time(at(24)), Ok(()));
         assert_eq!(node.check_time(at(25)), Err(HandshakeError::TimedOut));
@@ -485,7 +545,10 @@ mod tests {
                 payload: Bytes::from(body.to_string()),
             };
             let refused = node.receive(&response, at(1));
-            assert!(matches!(refused, Err(HandshakeError::Refused { .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(HandshakeError::Refused { .. })),
+                "{refused:?}"
+            );
         }
     }
 }

@@ -14,7 +14,10 @@ impl Random {
     pub(crate) fn new(seed: [u8; 16]) -> Self {
         let seed = u128::from_be_bytes(seed);
         #[expect(clippy::cast_possible_truncation, reason = "the two halves are wanted")]
-        Self { high: (seed >> 64) as u64, low: seed as u64 }
+        Self {
+            high: (seed >> 64) as u64,
+            low: seed as u64,
+        }
     }
 
     pub(crate) fn uuid(&mut self) -> Uuid {

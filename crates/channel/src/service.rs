@@ -24,7 +24,10 @@ impl Stamp {
     /// An id and a time.
     #[must_use]
     pub fn new(message_id: Uuid, created: Timestamp) -> Self {
-        Self { message_id, created }
+        Self {
+            message_id,
+            created,
+        }
     }
 }
 
@@ -67,7 +70,11 @@ pub fn pause_publication(stamp: Stamp) -> Bytes {
 /// Tells an announcing end, and no other, what both ends can do.
 #[must_use]
 pub fn sortie_features(stamp: Stamp, features: &Features) -> Bytes {
-    data_message(MessageType::SortieFeatures, stamp, features.to_text().as_bytes())
+    data_message(
+        MessageType::SortieFeatures,
+        stamp,
+        features.to_text().as_bytes(),
+    )
 }
 
 /// Tells the gateway how the session on the node stands.
@@ -78,7 +85,11 @@ pub fn agent_session_state(stamp: Stamp, session_id: &str, session_state: &str) 
         session_state: session_state.to_owned(),
         session_id: session_id.to_owned(),
     };
-    data_message(MessageType::AgentSessionState, stamp, body.to_text().as_bytes())
+    data_message(
+        MessageType::AgentSessionState,
+        stamp,
+        body.to_text().as_bytes(),
+    )
 }
 
 /// The `acknowledge` of one stream message: made by its receiver, or rebuilt by a gateway which
@@ -90,7 +101,10 @@ pub fn acknowledge(
     message_id: Uuid,
     sequence_number: i64,
 ) -> Bytes {
-    acknowledge_message(stamp, &acknowledge_body(message_type, message_id, sequence_number))
+    acknowledge_message(
+        stamp,
+        &acknowledge_body(message_type, message_id, sequence_number),
+    )
 }
 
 /// The same, for all numbers up to and including this one. `room_again` also tells the sender to send
@@ -114,7 +128,12 @@ pub fn acknowledge_up_to(
 /// The `acknowledge` that answers `frame`.
 #[must_use]
 pub fn acknowledge_of(stamp: Stamp, frame: &Frame) -> Bytes {
-    acknowledge(stamp, frame.message_type(), frame.message_id(), frame.sequence_number())
+    acknowledge(
+        stamp,
+        frame.message_type(),
+        frame.message_id(),
+        frame.sequence_number(),
+    )
 }
 
 fn acknowledge_body(

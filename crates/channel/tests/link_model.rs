@@ -76,8 +76,11 @@ impl End {
         let least = if features.is_empty() { 22 } else { 12 };
         let receive_limit = 1 << (least + dice.below(11));
         let seed = u128::from(dice.next()).to_be_bytes();
-        let mut link =
-            Link::new(Options { send_limit, receive_limit, ..Options::new(role, seed) });
+        let mut link = Link::new(Options {
+            send_limit,
+            receive_limit,
+            ..Options::new(role, seed)
+        });
         link.set_features(features);
         let mut sent = Vec::new();
         let largest_exponent = dice.below(14);
@@ -91,12 +94,25 @@ impl End {
             .collect();
         let largest = to_send.iter().map(Bytes::len).max().unwrap_or(0);
         let appetite = if dice.percent(20) { 3 } else { 100 };
-        Self { link, to_send, sent, received: Vec::new(), appetite, send_limit, receive_limit, largest }
+        Self {
+            link,
+            to_send,
+            sent,
+            received: Vec::new(),
+            appetite,
+            send_limit,
+            receive_limit,
+            largest,
+        }
     }
 
     fn feed(&mut self, now: Now) {
         while let Some(payload) = self.to_send.front() {
-            if self.link.send(PayloadType::OUTPUT, payload.clone(), now).is_err() {
+            if self
+                .link
+                .send(PayloadType::OUTPUT, payload.clone(), now)
+                .is_err()
+            {
                 break;
             }
             self.to_send.pop_front();
@@ -105,7 +121,9 @@ impl End {
 
     fn consume(&mut self, dice: &mut Dice) {
         while dice.percent(self.appetite) {
-            let Some(delivery) = self.link.next_delivery() else { break };
+            let Some(delivery) = self.link.next_delivery() else {
+                break;
+            };
             self.received.extend_from_slice(&delivery.payload);
         }
     }
@@ -113,9 +131,15 @@ impl End {
     fn assert_bounds(&self, peer_largest: usize) {
         // A message of any size is taken when nothing is held; 256 bytes of overhead are counted.
         let (sending, receiving) = self.link.held_bytes();
-        assert!(sending <= self.send_limit.max(self.largest + 256), "{sending} bytes to send");
+        assert!(
+            sending <= self.send_limit.max(self.largest + 256),
+            "{sending} bytes to send"
+        );
         let bound = self.receive_limit + peer_largest + 256;
-        assert!(receiving <= bound, "{receiving} bytes received, {bound} allowed");
+        assert!(
+            receiving <= bound,
+            "{receiving} bytes received, {bound} allowed"
+        );
     }
 }
 
@@ -137,7 +161,13 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let mut chance = |bound: u64| if dice.percent(50) { 0 } else { dice.below(bound) };
+        let mut chance = |bound: u64| {
+            if dice.percent(50) {
+                0
+            } else {
+                dice.below(bound)
+            }
+        };
         let weather = Weather {
             loss: chance(25),
             repeat: chance(25),
@@ -150,8 +180,10 @@ impl Simulation {
             1 => vec![features::CUMULATIVE_ACK.to_owned()],
             _ => features::ALL.iter().map(ToString::to_string).collect(),
         };
-        let ends =
-            [End::new(Role::Client, &mut dice, &common), End::new(Role::Node, &mut dice, &common)];
+        let ends = [
+            End::new(Role::Client, &mut dice, &common),
+            End::new(Role::Node, &mut dice, &common),
+        ];
         Self {
             ends,
             wire: BinaryHeap::new(),
@@ -176,7 +208,13 @@ impl Simulation {
                 self.wire.len()
             );
             if is_kind {
-                self.weather = Weather { loss: 0, repeat: 0, reorder: 0, cut: 0, ..self.weather };
+                self.weather = Weather {
+                    loss: 0,
+                    repeat: 0,
+                    reorder: 0,
+                    cut: 0,
+                    ..self.weather
+                };
             }
             self.step(is_kind);
         }
@@ -228,7 +266,11 @@ impl Simulation {
         if self.dice.percent(self.weather.loss) {
             return;
         }
-        let copies = if self.dice.percent(self.weather.repeat) { 2 } else { 1 };
+        let copies = if self.dice.percent(self.weather.repeat) {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             let base = Duration::from_micros(self.weather.delay_us);
             let extra = if self.dice.percent(self.weather.reorder) {
@@ -238,7 +280,13 @@ impl Simulation {
             };
             self.order += 1;
             let at = self.now.monotonic + base + extra;
-            self.wire.push(Reverse((at, self.order, to, self.connection, frame.clone())));
+            self.wire.push(Reverse((
+                at,
+                self.order,
+                to,
+                self.connection,
+                frame.clone(),
+            )));
         }
     }
 
@@ -249,20 +297,31 @@ impl Simulation {
         let next = deadlines.chain(arrival).chain(self.back_at).min();
         let now = self.now.monotonic;
         let limit = now + Duration::from_millis(20);
-        let next = next.unwrap_or(limit).clamp(now + Duration::from_micros(100), limit);
+        let next = next
+            .unwrap_or(limit)
+            .clamp(now + Duration::from_micros(100), limit);
         self.now = self.now.after(next - now);
     }
 
     fn deliver(&mut self) {
-        while self.wire.peek().is_some_and(|Reverse((at, ..))| *at <= self.now.monotonic) {
-            let Some(Reverse((_, _, to, connection, bytes))) = self.wire.pop() else { return };
+        while self
+            .wire
+            .peek()
+            .is_some_and(|Reverse((at, ..))| *at <= self.now.monotonic)
+        {
+            let Some(Reverse((_, _, to, connection, bytes))) = self.wire.pop() else {
+                return;
+            };
             if connection != self.connection || self.back_at.is_some() {
                 continue;
             }
             let frame = Frame::parse(bytes).expect("what a link writes is a frame");
             let received = self.ends[to].link.receive(frame, self.now);
             assert!(
-                matches!(received, Received::Stream | Received::Acknowledged | Received::Ignored(_)),
+                matches!(
+                    received,
+                    Received::Stream | Received::Acknowledged | Received::Ignored(_)
+                ),
                 "{received:?}"
             );
         }
@@ -271,7 +330,9 @@ impl Simulation {
 
 #[test]
 fn whatever_the_network_does_both_streams_arrive_whole_and_in_order() {
-    let only = std::env::var("LINK_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    let only = std::env::var("LINK_SEED")
+        .ok()
+        .and_then(|seed| seed.parse::<u64>().ok());
     let seeds: Vec<u64> = only.map_or_else(|| (0..SEEDS).collect(), |seed| vec![seed]);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| {

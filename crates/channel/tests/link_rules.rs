@@ -1,6 +1,10 @@
 //! The rules of a link, one by one: what it sends when, what it tolerates, and what it never does.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what is wrong by failing"
+)]
 
 use std::time::Duration;
 
@@ -52,32 +56,56 @@ fn stream(role: Role, number: i64, payload: &[u8]) -> Frame {
 }
 
 fn ack(number: i64) -> Frame {
-    parse(service::acknowledge(stamp(), &MessageType::OutputStreamData, Uuid::nil(), number))
+    parse(service::acknowledge(
+        stamp(),
+        &MessageType::OutputStreamData,
+        Uuid::nil(),
+        number,
+    ))
 }
 
 fn ack_up_to(number: i64) -> Frame {
     let output = MessageType::OutputStreamData;
-    parse(service::acknowledge_up_to(stamp(), &output, Uuid::nil(), number, false))
+    parse(service::acknowledge_up_to(
+        stamp(),
+        &output,
+        Uuid::nil(),
+        number,
+        false,
+    ))
 }
 
 fn room_again(number: i64) -> Frame {
     let output = MessageType::OutputStreamData;
-    parse(service::acknowledge_up_to(stamp(), &output, Uuid::nil(), number, true))
+    parse(service::acknowledge_up_to(
+        stamp(),
+        &output,
+        Uuid::nil(),
+        number,
+        true,
+    ))
 }
 
 fn queue(link: &mut Link, payload: &'static [u8]) {
-    link.send(PayloadType::OUTPUT, Bytes::from_static(payload), at(0)).unwrap();
+    link.send(PayloadType::OUTPUT, Bytes::from_static(payload), at(0))
+        .unwrap();
 }
 
 fn transmit(link: &mut Link, now: Now) -> Vec<Frame> {
-    std::iter::from_fn(|| link.poll_transmit(now)).map(parse).collect()
+    std::iter::from_fn(|| link.poll_transmit(now))
+        .map(parse)
+        .collect()
 }
 
 /// The stream numbers among the frames that a link sends now.
 fn numbers(link: &mut Link, now: Now) -> Vec<i64> {
     let frames = transmit(link, now);
     let is_stream = |frame: &&Frame| frame.message_type().is_stream();
-    frames.iter().filter(is_stream).map(Frame::sequence_number).collect()
+    frames
+        .iter()
+        .filter(is_stream)
+        .map(Frame::sequence_number)
+        .collect()
 }
 
 fn acknowledged(frame: &Frame) -> (i64, bool) {
@@ -92,9 +120,10 @@ fn all_features() -> Vec<String> {
 
 #[test]
 fn stream_messages_are_written_as_official_ends_write_them() {
-    for (role, message_type, first_flags) in
-        [(Role::Node, "output_stream_data", 1), (Role::Client, "input_stream_data", 0)]
-    {
+    for (role, message_type, first_flags) in [
+        (Role::Node, "output_stream_data", 1),
+        (Role::Client, "input_stream_data", 0),
+    ] {
         let mut link = link(role);
         queue(&mut link, b"one");
         queue(&mut link, b"two");
@@ -114,12 +143,18 @@ fn an_acknowledgement_names_the_message_and_goes_before_new_data() {
     let mut link = link(Role::Node);
     queue(&mut link, b"output");
     let input = stream(Role::Node, 0, b"key");
-    assert!(matches!(link.receive(input.clone(), at(0)), Received::Stream));
+    assert!(matches!(
+        link.receive(input.clone(), at(0)),
+        Received::Stream
+    ));
     let frames = transmit(&mut link, at(0));
     let body = Acknowledge::parse(&frames[0].payload()).unwrap();
     assert_eq!(body.message_type, MessageType::InputStreamData);
     assert_eq!(body.message_id, input.message_id().to_string());
-    assert_eq!((body.sequence_number, body.is_sequential, body.cumulative), (0, true, None));
+    assert_eq!(
+        (body.sequence_number, body.is_sequential, body.cumulative),
+        (0, true, None)
+    );
     assert_eq!(frames[0].flags(), 3);
     assert_eq!(frames[1].payload(), "output");
 }
@@ -142,8 +177,10 @@ fn duplicates_are_acknowledged_each_time_and_delivered_once() {
             link.receive(stream(role, 0, b"a"), at(0));
             link.receive(stream(role, 2, b"c"), at(0));
         }
-        let acks: Vec<i64> =
-            transmit(&mut link, at(0)).iter().map(|frame| acknowledged(frame).0).collect();
+        let acks: Vec<i64> = transmit(&mut link, at(0))
+            .iter()
+            .map(|frame| acknowledged(frame).0)
+            .collect();
         assert_eq!(acks, [0, 2, 0, 2, 0, 2]);
         assert_eq!(link.next_delivery().unwrap().payload, "a");
         assert_eq!(link.next_delivery(), None);
@@ -224,15 +261,20 @@ fn a_paused_node_sends_acknowledgements_only_until_any_sign_of_its_client() {
 
 #[test]
 fn nothing_goes_to_the_stream_before_the_features_are_known() {
-    let mut client =
-        Link::new(Options { wait_for_features: true, ..Options::new(Role::Client, [1; 16]) });
+    let mut client = Link::new(Options {
+        wait_for_features: true,
+        ..Options::new(Role::Client, [1; 16])
+    });
     queue(&mut client, b"size");
     assert!(transmit(&mut client, at(0)).is_empty());
     client.receive(stream(Role::Client, 0, b"x"), at(0));
     assert_eq!(acknowledged(&transmit(&mut client, at(0))[0]), (0, false));
 
-    let features =
-        Features { version: "0.1.0".into(), features: all_features(), ticket: Some("t".into()) };
+    let features = Features {
+        version: "0.1.0".into(),
+        features: all_features(),
+        ticket: Some("t".into()),
+    };
     let frame = parse(service::sortie_features(stamp(), &features));
     let Received::Features(features) = client.receive(frame, at(0)) else {
         panic!("not read as features");
@@ -266,7 +308,10 @@ fn one_cumulative_acknowledgement_answers_many_messages_and_early_ones_get_their
     for number in [0, 1, 2, 5] {
         client.receive(stream(Role::Client, number, b"x"), at(0));
     }
-    let acks: Vec<_> = transmit(&mut client, at(0)).iter().map(acknowledged).collect();
+    let acks: Vec<_> = transmit(&mut client, at(0))
+        .iter()
+        .map(acknowledged)
+        .collect();
     assert_eq!(acks, [(2, true), (5, false)]);
 }
 
@@ -313,9 +358,18 @@ fn a_silent_peer_is_asked_less_and_less_often_and_never_for_everything() {
     }
     assert!(resend_times.len() < 15, "{resend_times:?}");
     assert!(resend_times[0] < 300);
-    let gaps: Vec<u64> = resend_times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert!(gaps.windows(2).all(|pair| pair[1] + 5 >= pair[0]), "{gaps:?}");
-    assert_eq!(node.unacknowledged_for(at(now)), Some(Duration::from_millis(now)));
+    let gaps: Vec<u64> = resend_times
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .collect();
+    assert!(
+        gaps.windows(2).all(|pair| pair[1] + 5 >= pair[0]),
+        "{gaps:?}"
+    );
+    assert_eq!(
+        node.unacknowledged_for(at(now)),
+        Some(Duration::from_millis(now))
+    );
 }
 
 #[test]
@@ -347,7 +401,8 @@ fn a_round_trip_longer_than_the_first_timeout_is_learnt_after_a_few_messages() {
             let before = node.stats().resent;
             let sent = numbers(&mut node, at(now));
             let arrival = now + round_trip;
-            while let Some(deadline) = node.deadline().filter(|at| at.as_millis() < arrival.into()) {
+            while let Some(deadline) = node.deadline().filter(|at| at.as_millis() < arrival.into())
+            {
                 now = u64::try_from(deadline.as_millis()).unwrap() + 1;
                 numbers(&mut node, at(now));
             }
@@ -357,7 +412,10 @@ fn a_round_trip_longer_than_the_first_timeout_is_learnt_after_a_few_messages() {
                 resent_late += node.stats().resent - before;
             }
         }
-        assert!(resent_late <= 1, "{resent_late} useless resends at {round_trip} ms");
+        assert!(
+            resent_late <= 1,
+            "{resent_late} useless resends at {round_trip} ms"
+        );
     }
 }
 
@@ -375,10 +433,15 @@ fn a_lost_message_goes_again_as_soon_as_later_ones_are_acknowledged() {
 
 #[test]
 fn the_send_queue_is_bounded_by_bytes_and_many_small_messages_count() {
-    let mut node =
-        Link::new(Options { send_limit: 64 << 10, ..Options::new(Role::Node, [1; 16]) });
+    let mut node = Link::new(Options {
+        send_limit: 64 << 10,
+        ..Options::new(Role::Node, [1; 16])
+    });
     let mut count = 0;
-    while node.send(PayloadType::OUTPUT, Bytes::from_static(b"x"), at(0)).is_ok() {
+    while node
+        .send(PayloadType::OUTPUT, Bytes::from_static(b"x"), at(0))
+        .is_ok()
+    {
         count += 1;
     }
     assert!((100..300).contains(&count), "{count} messages of one byte");
@@ -397,19 +460,29 @@ fn the_send_queue_is_bounded_by_bytes_and_many_small_messages_count() {
 
 #[test]
 fn fewer_messages_are_in_flight_than_an_official_client_can_hold() {
-    let mut node =
-        Link::new(Options { send_limit: 64 << 20, ..Options::new(Role::Node, [1; 16]) });
+    let mut node = Link::new(Options {
+        send_limit: 64 << 20,
+        ..Options::new(Role::Node, [1; 16])
+    });
     for _ in 0..20_000 {
         queue(&mut node, b"x");
     }
     let sent = numbers(&mut node, at(0));
-    assert!((1000..10_000).contains(&sent.len()), "{} in flight", sent.len());
+    assert!(
+        (1000..10_000).contains(&sent.len()),
+        "{} in flight",
+        sent.len()
+    );
     // The head is missing: everything else being acknowledged must not widen the span beyond it.
     for number in sent.iter().skip(1) {
         node.receive(ack(*number), at(1));
     }
     let more = numbers(&mut node, at(1));
-    assert!(more.iter().all(|number| *number < 10_000), "{:?}", more.last());
+    assert!(
+        more.iter().all(|number| *number < 10_000),
+        "{:?}",
+        more.last()
+    );
 }
 
 #[test]
@@ -428,12 +501,18 @@ fn what_is_not_consumed_is_bounded_and_the_peer_hears_when_there_is_room() {
         }
     }
     assert!((8..=16).contains(&accepted), "{accepted} accepted");
-    let acks: Vec<_> = transmit(&mut client, at(0)).iter().map(acknowledged).collect();
+    let acks: Vec<_> = transmit(&mut client, at(0))
+        .iter()
+        .map(acknowledged)
+        .collect();
     assert_eq!(acks, [(accepted - 1, true)]);
     while client.next_delivery().is_some() {}
     let again = transmit(&mut client, at(0)).remove(0);
     assert_eq!(acknowledged(&again), (accepted - 1, true));
-    assert_eq!(Acknowledge::parse(&again.payload()).unwrap().room_again, Some(true));
+    assert_eq!(
+        Acknowledge::parse(&again.payload()).unwrap().room_again,
+        Some(true)
+    );
     assert!(transmit(&mut client, at(0)).is_empty());
 
     let mut node = link(Role::Node);
@@ -448,18 +527,27 @@ fn what_is_not_consumed_is_bounded_and_the_peer_hears_when_there_is_room() {
     node.receive(room_again(9), at(150));
     assert_eq!(numbers(&mut node, at(150)), (10..20).collect::<Vec<_>>());
     node.receive(room_again(9), at(160));
-    assert!(numbers(&mut node, at(160)).is_empty(), "what may be under way is left alone");
+    assert!(
+        numbers(&mut node, at(160)).is_empty(),
+        "what may be under way is left alone"
+    );
     node.receive(room_again(12), at(250));
     assert_eq!(numbers(&mut node, at(250)), (13..20).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_message_larger_than_the_receive_limit_passes_when_nothing_else_is_held() {
-    let mut client =
-        Link::new(Options { receive_limit: 1024, ..Options::new(Role::Client, [1; 16]) });
+    let mut client = Link::new(Options {
+        receive_limit: 1024,
+        ..Options::new(Role::Client, [1; 16])
+    });
     for number in 0..2 {
         let received = client.receive(stream(Role::Client, number, &[1; 8 << 10]), at(0));
-        assert_eq!(matches!(received, Received::Stream), number == 0, "{received:?}");
+        assert_eq!(
+            matches!(received, Received::Stream),
+            number == 0,
+            "{received:?}"
+        );
     }
     assert!(client.next_delivery().is_some());
     let received = client.receive(stream(Role::Client, 1, &[1; 8 << 10]), at(0));
@@ -474,7 +562,10 @@ fn nonsense_is_counted_and_changes_nothing() {
     let far = [i64::MIN, -1, 1_000_000, i64::MAX];
     for number in far {
         let received = client.receive(stream(Role::Client, number, b"x"), at(0));
-        assert!(matches!(received, Received::Ignored(Ignored::AbsurdNumber)), "{number}");
+        assert!(
+            matches!(received, Received::Ignored(Ignored::AbsurdNumber)),
+            "{number}"
+        );
         for frame in [ack(number), ack_up_to(number)] {
             let received = client.receive(frame, at(0));
             assert!(
@@ -484,8 +575,16 @@ fn nonsense_is_counted_and_changes_nothing() {
         }
     }
     let received = client.receive(stream(Role::Node, 0, b"x"), at(0));
-    assert!(matches!(received, Received::Ignored(Ignored::WrongDirection)));
-    for message_type in ["acknowledge", "sortie_features", "agent_session_state", "nobody_knows"] {
+    assert!(matches!(
+        received,
+        Received::Ignored(Ignored::WrongDirection)
+    ));
+    for message_type in [
+        "acknowledge",
+        "sortie_features",
+        "agent_session_state",
+        "nobody_knows",
+    ] {
         let new = NewFrame {
             message_type: MessageType::from(message_type),
             sequence_number: 0,
@@ -497,7 +596,10 @@ fn nonsense_is_counted_and_changes_nothing() {
             digest: true,
         };
         let received = client.receive(parse(new.encode().unwrap()), at(0));
-        assert!(matches!(received, Received::Ignored(_)), "{message_type}: {received:?}");
+        assert!(
+            matches!(received, Received::Ignored(_)),
+            "{message_type}: {received:?}"
+        );
     }
     assert_eq!(client.stats().nonsense, 4 * 3 + 1 + 4);
     assert!(transmit(&mut client, at(0)).is_empty());
@@ -508,8 +610,10 @@ fn nonsense_is_counted_and_changes_nothing() {
 
 #[test]
 fn early_messages_are_bounded_in_number() {
-    let mut client =
-        Link::new(Options { receive_limit: 1 << 30, ..Options::new(Role::Client, [1; 16]) });
+    let mut client = Link::new(Options {
+        receive_limit: 1 << 30,
+        ..Options::new(Role::Client, [1; 16])
+    });
     for number in 1..20_000 {
         client.receive(stream(Role::Client, number, b"x"), at(0));
     }
@@ -520,7 +624,8 @@ fn early_messages_are_bounded_in_number() {
 #[test]
 fn a_closed_channel_is_closed_also_when_its_body_cannot_be_read() {
     let mut client = link(Role::Client);
-    let closed = service::channel_closed(stamp(), "alice-0123456789abcdef0", "mi-1", "idle too long");
+    let closed =
+        service::channel_closed(stamp(), "alice-0123456789abcdef0", "mi-1", "idle too long");
     let Received::ChannelClosed(closed) = client.receive(parse(closed), at(0)) else {
         panic!("not closed");
     };
@@ -535,7 +640,8 @@ fn a_closed_channel_is_closed_also_when_its_body_cannot_be_read() {
         created: at(0).wall,
         digest: true,
     };
-    let Received::ChannelClosed(closed) = client.receive(parse(new.encode().unwrap()), at(0)) else {
+    let Received::ChannelClosed(closed) = client.receive(parse(new.encode().unwrap()), at(0))
+    else {
         panic!("not closed");
     };
     assert_eq!(closed.output, "");

@@ -2,7 +2,11 @@
 //! without a word, is not ready at first and keeps 10000 early messages; an agent that acknowledges
 //! again, resends only its head, and forgets acknowledgements that are faster than its own bookkeeping.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what is wrong by failing"
+)]
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -37,7 +41,11 @@ struct Outgoing {
 
 impl Outgoing {
     fn new(message_type: MessageType) -> Self {
-        Self { message_type, next_number: 0, unacknowledged: VecDeque::new() }
+        Self {
+            message_type,
+            next_number: 0,
+            unacknowledged: VecDeque::new(),
+        }
     }
 
     /// Writes a message; keeping it is another step, and that is the race.
@@ -100,7 +108,10 @@ impl OfficialClient {
                 Vec::new()
             }
             MessageType::OutputStreamData => {
-                assert!(frame.digest_passes_client(), "an official client drops this for good");
+                assert!(
+                    frame.digest_passes_client(),
+                    "an official client drops this for good"
+                );
                 self.receive_output(frame)
             }
             other => panic!("an official client cannot understand {other}"),
@@ -141,15 +152,24 @@ fn an_official_client_that_is_not_ready_at_first_gets_everything() {
         received: Vec::new(),
         outgoing: Outgoing::new(MessageType::InputStreamData),
     };
-    let output: Vec<u8> = (0..3_000_000_u32).map(|index| index.to_le_bytes()[1]).collect();
+    let output: Vec<u8> = (0..3_000_000_u32)
+        .map(|index| index.to_le_bytes()[1])
+        .collect();
     let mut rest = output.as_slice();
     let mut input = Vec::new();
     let mut now = 0_u64;
     while client.received.len() < output.len() || !node.drained() {
-        assert!(now < 60_000, "stuck at {} bytes: {node:?}", client.received.len());
+        assert!(
+            now < 60_000,
+            "stuck at {} bytes: {node:?}",
+            client.received.len()
+        );
         while !rest.is_empty() {
             let (next, behind) = rest.split_at(rest.len().min(32 << 10));
-            if node.send(PayloadType::OUTPUT, Bytes::copy_from_slice(next), at(now)).is_err() {
+            if node
+                .send(PayloadType::OUTPUT, Bytes::copy_from_slice(next), at(now))
+                .is_err()
+            {
                 break;
             }
             rest = behind;
@@ -231,7 +251,11 @@ fn the_head_of_an_official_agent_never_stays_stuck_whoever_wins_the_race() {
     let mut input = Vec::new();
     let mut now = 0_u64;
     while now < 2_000 || !agent.outgoing.unacknowledged.is_empty() || !client.drained() {
-        assert!(now < 60_000, "{} stuck", agent.outgoing.unacknowledged.len());
+        assert!(
+            now < 60_000,
+            "{} stuck",
+            agent.outgoing.unacknowledged.len()
+        );
         let mut frames = Vec::new();
         if now < 2_000 {
             let payload = now.to_be_bytes();
@@ -254,7 +278,9 @@ fn the_head_of_an_official_agent_never_stays_stuck_whoever_wins_the_race() {
                 }
             }
             input.push(b'i');
-            client.send(PayloadType::OUTPUT, Bytes::from_static(b"i"), at(now)).unwrap();
+            client
+                .send(PayloadType::OUTPUT, Bytes::from_static(b"i"), at(now))
+                .unwrap();
         }
         if now.is_multiple_of(100)
             && let Some(head) = agent.outgoing.head_when_late(now, true)
@@ -276,6 +302,9 @@ fn the_head_of_an_official_agent_never_stays_stuck_whoever_wins_the_race() {
     assert_eq!(received, sent);
     assert_eq!(agent.received, input);
     assert!(agent.early.is_empty());
-    assert!(agent.resends > 0, "no message was ever sent again, so nothing was tested");
+    assert!(
+        agent.resends > 0,
+        "no message was ever sent again, so nothing was tested"
+    );
     assert_eq!(client.stats().resent, 0);
 }

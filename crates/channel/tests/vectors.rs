@@ -1,14 +1,19 @@
 //! The codec against frames and verdicts of the official programs: every frame both ways, the
 //! serialisers' refusals, every malformed input, the version gates, and the bodies as they are written.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what is wrong by failing"
+)]
 
 use bytes::Bytes;
 use serde_json::Value;
 use sortie_channel::{
     body::{
-        Acknowledge, AgentSessionState, AgentTaskAcknowledge, AgentTaskComplete, Body, ChannelClosed,
-        HandshakeComplete, HandshakeRequest, HandshakeResponse, InteractiveShell, Size, StartContent,
+        Acknowledge, AgentSessionState, AgentTaskAcknowledge, AgentTaskComplete, Body,
+        ChannelClosed, HandshakeComplete, HandshakeRequest, HandshakeResponse, InteractiveShell,
+        Size, StartContent,
     },
     frame::{EncodeError, Frame, FrameError, MessageType, NewFrame, PayloadType},
     version::{agent_gates, client_gates},
@@ -21,7 +26,10 @@ fn vectors() -> Value {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 fn to_hex(bytes: &[u8]) -> String {
@@ -33,7 +41,9 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_else(|| panic!("{name} in {value}"))
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("{name} in {value}"))
 }
 
 fn number<T: std::str::FromStr>(value: &Value, name: &str) -> T
@@ -48,7 +58,9 @@ fn payload(fields: &Value) -> Vec<u8> {
         Some(payload) => hex(payload),
         None => {
             let length = fields["payload_length"].as_u64().unwrap();
-            (0..length).map(|index| u8::try_from(index % 251).unwrap()).collect()
+            (0..length)
+                .map(|index| u8::try_from(index % 251).unwrap())
+                .collect()
         }
     }
 }
@@ -82,7 +94,11 @@ fn every_frame_is_encoded_and_parsed_as_the_official_programs_do() {
         let schema_version = u32::try_from(fields["schema_version"].as_u64().unwrap()).unwrap();
         let mut bytes = new.encode().unwrap().to_vec();
         bytes[36..40].copy_from_slice(&schema_version.to_be_bytes());
-        assert_eq!(bytes.len() as u64, vector["frame_length"].as_u64().unwrap(), "{name}");
+        assert_eq!(
+            bytes.len() as u64,
+            vector["frame_length"].as_u64().unwrap(),
+            "{name}"
+        );
         assert_eq!(sha256(&bytes), text(vector, "frame_sha256"), "{name}");
         if let Some(expected) = vector["hex"].as_str() {
             assert_eq!(to_hex(&bytes), expected, "{name}");
@@ -97,7 +113,10 @@ fn every_frame_is_encoded_and_parsed_as_the_official_programs_do() {
         assert_eq!(frame.message_id(), new.message_id, "{name}");
         assert_eq!(frame.payload_type(), new.payload_type, "{name}");
         assert_eq!(frame.payload(), payload, "{name}");
-        assert!(frame.digest_matches() && frame.digest_passes_client(), "{name}");
+        assert!(
+            frame.digest_matches() && frame.digest_passes_client(),
+            "{name}"
+        );
         assert_eq!(frame.into_bytes(), bytes, "{name}");
     }
 }
@@ -112,7 +131,10 @@ fn what_official_serialisers_refuse_is_refused() {
         .map(|refusal| text(refusal, "name").to_owned())
         .collect();
     // A missing UUID cannot be expressed here.
-    assert_eq!(refusals, ["empty_payload", "message_type_33_chars", "nil_uuid"]);
+    assert_eq!(
+        refusals,
+        ["empty_payload", "message_type_33_chars", "nil_uuid"]
+    );
     let new = NewFrame {
         message_type: MessageType::OutputStreamData,
         sequence_number: 0,
@@ -123,9 +145,23 @@ fn what_official_serialisers_refuse_is_refused() {
         created: Timestamp::from_millis(1),
         digest: true,
     };
-    assert_eq!(NewFrame { payload: b"", ..new.clone() }.encode(), Err(EncodeError::EmptyPayload));
+    assert_eq!(
+        NewFrame {
+            payload: b"",
+            ..new.clone()
+        }
+        .encode(),
+        Err(EncodeError::EmptyPayload)
+    );
     let message_type = MessageType::from("a".repeat(33).as_str());
-    assert_eq!(NewFrame { message_type, ..new }.encode(), Err(EncodeError::MessageType(33)));
+    assert_eq!(
+        NewFrame {
+            message_type,
+            ..new
+        }
+        .encode(),
+        Err(EncodeError::MessageType(33))
+    );
 }
 
 /// Accepted by one official parser or both, and yet refused here: no peer emits these, and a payload
@@ -180,16 +216,48 @@ fn client_accepts(frame: &Frame) -> bool {
 }
 
 fn assert_is(frame: &Frame, parsed: &Value, name: &str) {
-    assert_eq!(frame.message_type().as_str(), text(parsed, "message_type"), "{name}");
-    assert_eq!(frame.created_date_ms(), number::<u64>(parsed, "created_date_ms"), "{name}");
-    assert_eq!(frame.sequence_number(), number::<i64>(parsed, "sequence_number"), "{name}");
+    assert_eq!(
+        frame.message_type().as_str(),
+        text(parsed, "message_type"),
+        "{name}"
+    );
+    assert_eq!(
+        frame.created_date_ms(),
+        number::<u64>(parsed, "created_date_ms"),
+        "{name}"
+    );
+    assert_eq!(
+        frame.sequence_number(),
+        number::<i64>(parsed, "sequence_number"),
+        "{name}"
+    );
     assert_eq!(frame.flags(), number::<u64>(parsed, "flags"), "{name}");
-    assert_eq!(frame.message_id().to_string(), text(parsed, "message_id"), "{name}");
-    assert_eq!(frame.payload_type().0, number::<u32>(parsed, "payload_type"), "{name}");
-    assert_eq!(frame.schema_version(), number::<u32>(parsed, "schema_version"), "{name}");
-    assert_eq!(frame.payload_length_field(), number::<u32>(parsed, "payload_length_field"), "{name}");
+    assert_eq!(
+        frame.message_id().to_string(),
+        text(parsed, "message_id"),
+        "{name}"
+    );
+    assert_eq!(
+        frame.payload_type().0,
+        number::<u32>(parsed, "payload_type"),
+        "{name}"
+    );
+    assert_eq!(
+        frame.schema_version(),
+        number::<u32>(parsed, "schema_version"),
+        "{name}"
+    );
+    assert_eq!(
+        frame.payload_length_field(),
+        number::<u32>(parsed, "payload_length_field"),
+        "{name}"
+    );
     if text(parsed, "header_length") == "116" {
-        assert_eq!(sha256(&frame.payload()), text(parsed, "payload_sha256"), "{name}");
+        assert_eq!(
+            sha256(&frame.payload()),
+            text(parsed, "payload_sha256"),
+            "{name}"
+        );
     }
 }
 
@@ -229,16 +297,30 @@ fn versions_are_judged_as_each_official_side_does() {
     let vectors = vectors();
     let gates = &vectors["version_gates"];
     let flag = |case: &Value, name: &str| case[name].as_bool().unwrap();
-    for case in gates["client_decides_from_agent_version"].as_array().unwrap() {
+    for case in gates["client_decides_from_agent_version"]
+        .as_array()
+        .unwrap()
+    {
         let gates = client_gates(text(case, "agent_version"));
         assert_eq!(gates.terminate_flag, flag(case, "terminate_flag"), "{case}");
         assert_eq!(gates.mux, flag(case, "mux"), "{case}");
-        assert_eq!(gates.smux_keepalive_disabled, flag(case, "smux_keepalive_disabled"), "{case}");
+        assert_eq!(
+            gates.smux_keepalive_disabled,
+            flag(case, "smux_keepalive_disabled"),
+            "{case}"
+        );
     }
-    for case in gates["agent_decides_from_client_version"].as_array().unwrap() {
+    for case in gates["agent_decides_from_client_version"]
+        .as_array()
+        .unwrap()
+    {
         let gates = agent_gates(text(case, "client_version"));
         assert_eq!(gates.mux, flag(case, "mux"), "{case}");
-        assert_eq!(gates.smux_keepalive_disabled, flag(case, "smux_keepalive_disabled"), "{case}");
+        assert_eq!(
+            gates.smux_keepalive_disabled,
+            flag(case, "smux_keepalive_disabled"),
+            "{case}"
+        );
         assert_eq!(
             gates.separate_output_upgrade_message,
             flag(case, "separate_output_upgrade_message"),
@@ -259,7 +341,11 @@ fn the_versions_we_show_are_above_every_gate() {
 /// Reads the vector's payload as `B` and expects it to be written back byte for byte.
 fn assert_body_round_trips<B: Body>(payload: &[u8], name: &str) {
     let body = B::parse(payload).unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!(body.to_text(), std::str::from_utf8(payload).unwrap(), "{name}");
+    assert_eq!(
+        body.to_text(),
+        std::str::from_utf8(payload).unwrap(),
+        "{name}"
+    );
 }
 
 #[test]
@@ -271,27 +357,29 @@ fn every_body_is_written_back_as_the_official_programs_wrote_it() {
             continue;
         }
         let payload = payload(fields);
-        let check: fn(&[u8], &str) =
-            match (text(fields, "message_type"), fields["payload_type"].as_u64().unwrap()) {
-                ("acknowledge", _) => assert_body_round_trips::<Acknowledge>,
-                ("agent_session_state", _) => assert_body_round_trips::<AgentSessionState>,
-                ("agent_task_complete", _) => assert_body_round_trips::<AgentTaskComplete>,
-                ("agent_task_acknowledge", _) => assert_body_round_trips::<AgentTaskAcknowledge>,
-                ("interactive_shell", _) => |payload, name| {
-                    assert_body_round_trips::<InteractiveShell>(payload, name);
-                    let shell = InteractiveShell::parse(payload).unwrap();
-                    assert_body_round_trips::<StartContent>(shell.content.as_bytes(), name);
-                },
-                // On the control channel the members come in another order and one is missing.
-                ("channel_closed", _) if text(vector, "channel") == "data" => {
-                    assert_body_round_trips::<ChannelClosed>
-                }
-                (_, 3) => assert_body_round_trips::<Size>,
-                (_, 5) => assert_body_round_trips::<HandshakeRequest>,
-                (_, 6) => assert_body_round_trips::<HandshakeResponse>,
-                (_, 7) => assert_body_round_trips::<HandshakeComplete>,
-                _ => continue,
-            };
+        let check: fn(&[u8], &str) = match (
+            text(fields, "message_type"),
+            fields["payload_type"].as_u64().unwrap(),
+        ) {
+            ("acknowledge", _) => assert_body_round_trips::<Acknowledge>,
+            ("agent_session_state", _) => assert_body_round_trips::<AgentSessionState>,
+            ("agent_task_complete", _) => assert_body_round_trips::<AgentTaskComplete>,
+            ("agent_task_acknowledge", _) => assert_body_round_trips::<AgentTaskAcknowledge>,
+            ("interactive_shell", _) => |payload, name| {
+                assert_body_round_trips::<InteractiveShell>(payload, name);
+                let shell = InteractiveShell::parse(payload).unwrap();
+                assert_body_round_trips::<StartContent>(shell.content.as_bytes(), name);
+            },
+            // On the control channel the members come in another order and one is missing.
+            ("channel_closed", _) if text(vector, "channel") == "data" => {
+                assert_body_round_trips::<ChannelClosed>
+            }
+            (_, 3) => assert_body_round_trips::<Size>,
+            (_, 5) => assert_body_round_trips::<HandshakeRequest>,
+            (_, 6) => assert_body_round_trips::<HandshakeResponse>,
+            (_, 7) => assert_body_round_trips::<HandshakeComplete>,
+            _ => continue,
+        };
         check(&payload, name);
         count += 1;
     }

@@ -1,12 +1,16 @@
 //! `docs/wire/data-channel.md` against the code: its examples are what the crate writes, and the numbers
 //! it names are those of the code.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says what is wrong by failing"
+)]
 
 use sortie_channel::{
     body::{
-        Acknowledge, Body, Features, OpenClient, OpenControl, OpenNode, RunningSessions, SortieOpen,
-        SortieStart, TOKEN_PREFIX,
+        Acknowledge, Body, Features, OpenClient, OpenControl, OpenNode, RunningSessions,
+        SortieOpen, SortieStart, TOKEN_PREFIX,
     },
     features,
     frame::MessageType,
@@ -21,7 +25,9 @@ const REQUEST_ID: &str = "5b1ad74a-7d2f-4b0e-a3f5-6d2a0f9b7c11";
 /// The block that begins with "```json name".
 fn example(name: &str) -> &'static str {
     let start = format!("```json {name}\n");
-    let (_, behind) = DOCUMENT.split_once(&start).unwrap_or_else(|| panic!("no example `{name}`"));
+    let (_, behind) = DOCUMENT
+        .split_once(&start)
+        .unwrap_or_else(|| panic!("no example `{name}`"));
     behind.split_once("\n```").unwrap().0
 }
 
@@ -37,49 +43,67 @@ fn sortie() -> Option<SortieOpen> {
 
 #[test]
 fn the_examples_are_what_our_ends_write() {
-    assert_example("open-client", &OpenClient {
-        message_schema_version: "1.0".into(),
-        request_id: REQUEST_ID.into(),
-        token: "SRT1.…".into(),
-        client_id: "0b0ff1a3-4c38-4be1-9d3e-55a3a9a4f0d2".into(),
-        client_version: Some(CLIENT_VERSION.into()),
-        sortie: sortie(),
-    });
-    assert_example("open-node", &OpenNode {
-        message_schema_version: "1.0".into(),
-        request_id: REQUEST_ID.into(),
-        token: "SRT1.…".into(),
-        client_instance_id: "mi-0123456789abcdef0".into(),
-        client_id: String::new(),
-        sortie: sortie(),
-    });
-    assert_example("open-control", &OpenControl {
-        message_schema_version: "1.0".into(),
-        request_id: REQUEST_ID.into(),
-        token: "SRT1.…".into(),
-        agent_version: AGENT_VERSION.into(),
-        platform_type: "linux".into(),
-        sortie: sortie(),
-        sessions: Some(vec!["alice-0123456789abcdef0".into()]),
-        ..OpenControl::default()
-    });
-    assert_example("features", &Features {
-        version: "0.1.0".into(),
-        features: features::ALL.iter().map(ToString::to_string).collect(),
-        ticket: Some("SRT1.…".into()),
-    });
-    assert_example("acknowledge", &Acknowledge {
-        message_type: MessageType::OutputStreamData,
-        message_id: Uuid::from_u128(0x5e55_0014_0000_4000_8000_0000_0000_0014).to_string(),
-        sequence_number: 41,
-        is_sequential: true,
-        cumulative: Some(true),
-        room_again: None,
-    });
-    assert_example("start", &SortieStart {
-        token: "SRT1.…".into(),
-        features: vec![features::EXIT_STATUS.into(), features::NO_DIGEST.into()],
-    });
+    assert_example(
+        "open-client",
+        &OpenClient {
+            message_schema_version: "1.0".into(),
+            request_id: REQUEST_ID.into(),
+            token: "SRT1.…".into(),
+            client_id: "0b0ff1a3-4c38-4be1-9d3e-55a3a9a4f0d2".into(),
+            client_version: Some(CLIENT_VERSION.into()),
+            sortie: sortie(),
+        },
+    );
+    assert_example(
+        "open-node",
+        &OpenNode {
+            message_schema_version: "1.0".into(),
+            request_id: REQUEST_ID.into(),
+            token: "SRT1.…".into(),
+            client_instance_id: "mi-0123456789abcdef0".into(),
+            client_id: String::new(),
+            sortie: sortie(),
+        },
+    );
+    assert_example(
+        "open-control",
+        &OpenControl {
+            message_schema_version: "1.0".into(),
+            request_id: REQUEST_ID.into(),
+            token: "SRT1.…".into(),
+            agent_version: AGENT_VERSION.into(),
+            platform_type: "linux".into(),
+            sortie: sortie(),
+            sessions: Some(vec!["alice-0123456789abcdef0".into()]),
+            ..OpenControl::default()
+        },
+    );
+    assert_example(
+        "features",
+        &Features {
+            version: "0.1.0".into(),
+            features: features::ALL.iter().map(ToString::to_string).collect(),
+            ticket: Some("SRT1.…".into()),
+        },
+    );
+    assert_example(
+        "acknowledge",
+        &Acknowledge {
+            message_type: MessageType::OutputStreamData,
+            message_id: Uuid::from_u128(0x5e55_0014_0000_4000_8000_0000_0000_0014).to_string(),
+            sequence_number: 41,
+            is_sequential: true,
+            cumulative: Some(true),
+            room_again: None,
+        },
+    );
+    assert_example(
+        "start",
+        &SortieStart {
+            token: "SRT1.…".into(),
+            features: vec![features::EXIT_STATUS.into(), features::NO_DIGEST.into()],
+        },
+    );
     let sessions = vec!["alice-0123456789abcdef0".into()];
     assert_example("sessions", &RunningSessions { sessions });
 }
@@ -93,7 +117,10 @@ fn every_feature_and_constant_of_the_code_is_on_the_page() {
         assert!(DOCUMENT.contains(&format!("`{text}`")), "{text}");
     }
     for message_type in [MessageType::SortieFeatures, MessageType::SortieSessions] {
-        assert!(DOCUMENT.contains(&format!("## `{message_type}`")), "{message_type}");
+        assert!(
+            DOCUMENT.contains(&format!("## `{message_type}`")),
+            "{message_type}"
+        );
     }
     assert_eq!(Options::new(Role::Node, [0; 16]).receive_limit, 4 << 20);
 }

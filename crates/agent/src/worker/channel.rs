@@ -301,7 +301,7 @@ impl DataChannel {
 
     fn open(&mut self, mut socket: Socket) {
         let open = OpenNode {
-            message_schema_version: "1.0".to_owned(),
+            message_schema_version: "1.0".into(),
             request_id: Uuid::new_v4().to_string(),
             token: self.options.token.clone(),
             client_instance_id: self.options.node_id.to_string(),
@@ -351,5 +351,49 @@ async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust;
+
+    /// A port where nobody listens: the listener is gone before it is used.
+    fn nobody() -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stays_away_for_the_idle_limit_ends_the_session() {
+        let ca = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let tls = trust::client_config(Some(&ca.cert.pem())).unwrap();
+        let dialer = Dialer::new(nobody().parse().unwrap(), tls);
+        let idle_limit = Duration::from_millis(300);
+        let options = ChannelOptions {
+            session_id: "alice-0123456789abcdef0".parse().unwrap(),
+            node_id: "mi-0123456789abcdef0".parse().unwrap(),
+            token: Secret::new("SRT1.x"),
+            idle_limit,
+        };
+        let begun = Instant::now();
+        let mut channel = DataChannel::new(options, dialer);
+        let ended = async {
+            loop {
+                match channel.event(true).await {
+                    ChannelEvent::CutOff => return,
+                    ChannelEvent::Room => {}
+                    other => panic!("not expected: {other:?}"),
+                }
+            }
+        };
+        assert!(
+            tokio::time::timeout(Duration::from_secs(20), ended)
+                .await
+                .is_ok()
+        );
+        assert!(begun.elapsed() >= idle_limit);
+        assert!(!channel.is_connected());
     }
 }

@@ -82,7 +82,9 @@ macro_rules! plain_member {
 plain_member!(String, |value| value.as_str().map(str::to_owned));
 plain_member!(bool, Value::as_bool);
 plain_member!(i64, Value::as_i64);
-plain_member!(u32, |value| value.as_u64().and_then(|number| u32::try_from(number).ok()));
+plain_member!(u32, |value| value
+    .as_u64()
+    .and_then(|number| u32::try_from(number).ok()));
 plain_member!(Value, |value| Some(value.clone()));
 
 impl Member for Secret {
@@ -134,12 +136,22 @@ impl<M: Member> Member for Vec<M> {
     }
 
     fn read(value: &Value) -> Option<Self> {
-        let item = |value: &Value| if value.is_null() { Some(M::missing()) } else { M::read(value) };
+        let item = |value: &Value| {
+            if value.is_null() {
+                Some(M::missing())
+            } else {
+                M::read(value)
+            }
+        };
         value.as_array()?.iter().map(item).collect()
     }
 
     fn write(&self) -> Option<Value> {
-        Some(self.iter().map(|item| item.write().unwrap_or(Value::Null)).collect())
+        Some(
+            self.iter()
+                .map(|item| item.write().unwrap_or(Value::Null))
+                .collect(),
+        )
     }
 }
 

@@ -242,7 +242,12 @@ impl Link {
 
     /// Queues one stream message. When nothing is held any size is taken; an empty payload is nothing
     /// to send, since no official end does so.
-    pub fn send(&mut self, payload_type: PayloadType, payload: Bytes, _now: Now) -> Result<(), Full> {
+    pub fn send(
+        &mut self,
+        payload_type: PayloadType,
+        payload: Bytes,
+        _now: Now,
+    ) -> Result<(), Full> {
         if payload.is_empty() {
             return Ok(());
         }
@@ -250,7 +255,10 @@ impl Link {
         if !fits || u32::try_from(payload.len()).is_err() {
             return Err(Full);
         }
-        self.sender.queue(Queued { payload_type, payload });
+        self.sender.queue(Queued {
+            payload_type,
+            payload,
+        });
         Ok(())
     }
 
@@ -269,7 +277,9 @@ impl Link {
 
     fn dispatch(&mut self, frame: &Frame, now: Now) -> Received {
         match frame.message_type() {
-            MessageType::InputStreamData | MessageType::OutputStreamData => self.receive_stream(frame),
+            MessageType::InputStreamData | MessageType::OutputStreamData => {
+                self.receive_stream(frame)
+            }
             MessageType::Acknowledge => self.receive_acknowledge(frame, now),
             MessageType::ChannelClosed => {
                 Received::ChannelClosed(ChannelClosed::parse(&frame.payload()).unwrap_or_default())
@@ -312,7 +322,10 @@ impl Link {
         {
             return Received::Ignored(Ignored::WrongDigest);
         }
-        let delivery = Delivery { payload_type: frame.payload_type(), payload: frame.payload() };
+        let delivery = Delivery {
+            payload_type: frame.payload_type(),
+            payload: frame.payload(),
+        };
         match self.receiver.take(number, delivery) {
             Taken::InOrder | Taken::Early => {
                 self.queue_ack(number, frame.message_id());
@@ -341,7 +354,9 @@ impl Link {
         };
         self.is_paused = false;
         let cumulative = self.cumulative_ack && body.cumulative == Some(true);
-        let effect = self.sender.acknowledge(body.sequence_number, cumulative, now.monotonic);
+        let effect = self
+            .sender
+            .acknowledge(body.sequence_number, cumulative, now.monotonic);
         if cumulative && body.room_again == Some(true) {
             self.sender.receiver_has_room(now.monotonic);
         }
@@ -377,7 +392,9 @@ impl Link {
         if !self.may_publish() {
             return None;
         }
-        self.sender.take_resend(now.monotonic).or_else(|| self.next_new(now))
+        self.sender
+            .take_resend(now.monotonic)
+            .or_else(|| self.next_new(now))
     }
 
     fn may_publish(&self) -> bool {
@@ -391,10 +408,17 @@ impl Link {
             let number = self.receiver.expected().saturating_sub(1);
             let stamp = stamp(&mut self.random);
             let room_again = std::mem::take(&mut self.acks.room_again);
-            return Some(service::acknowledge_up_to(stamp, &receives, message_id, number, room_again));
+            return Some(service::acknowledge_up_to(
+                stamp, &receives, message_id, number, room_again,
+            ));
         }
         let (number, message_id) = self.acks.each.pop_front()?;
-        Some(service::acknowledge(stamp(&mut self.random), &receives, message_id, number))
+        Some(service::acknowledge(
+            stamp(&mut self.random),
+            &receives,
+            message_id,
+            number,
+        ))
     }
 
     fn next_new(&mut self, now: Now) -> Option<Bytes> {
@@ -415,7 +439,8 @@ impl Link {
         // `send` took no empty and no over-long payload, and the type is ours.
         let bytes = frame.encode().ok()?;
         let cost = queued.payload.len() + OVERHEAD;
-        self.sender.sent(bytes.clone(), cost, !self.no_digest, now.monotonic);
+        self.sender
+            .sent(bytes.clone(), cost, !self.no_digest, now.monotonic);
         Some(bytes)
     }
 
@@ -464,7 +489,10 @@ impl Link {
     /// What was counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { resent: self.sender.resends, ..self.stats }
+        Stats {
+            resent: self.sender.resends,
+            ..self.stats
+        }
     }
 
     /// Bytes held to be sent or acknowledged, and bytes held to be taken.

@@ -25,7 +25,11 @@ pub(super) struct RoundTrip {
 
 impl RoundTrip {
     pub(super) fn new() -> Self {
-        Self { smoothed: INITIAL_ROUND_TRIP, variation: Duration::ZERO, doublings: 0 }
+        Self {
+            smoothed: INITIAL_ROUND_TRIP,
+            variation: Duration::ZERO,
+            doublings: 0,
+        }
     }
 
     /// Takes the time from sending to acknowledgement of a message that was sent only once.
@@ -80,7 +84,9 @@ mod tests {
         for _ in 0..100 {
             round_trip.sample(Duration::from_secs(1));
         }
-        assert!((Duration::from_secs(1)..Duration::from_millis(1200)).contains(&round_trip.timeout()));
+        assert!(
+            (Duration::from_secs(1)..Duration::from_millis(1200)).contains(&round_trip.timeout())
+        );
         for _ in 0..100 {
             round_trip.sample(Duration::from_secs(3600));
         }

@@ -114,7 +114,8 @@ impl Sender {
 
     /// The number that the next new message gets.
     pub(super) fn next_number(&self) -> i64 {
-        self.base.saturating_add_unsigned(self.in_flight.len() as u64)
+        self.base
+            .saturating_add_unsigned(self.in_flight.len() as u64)
     }
 
     /// The next new message, if the window has room and nothing older waits to go again. It has to be
@@ -123,7 +124,8 @@ impl Sender {
         let next = self.queue.front()?;
         let cost = next.payload.len() + OVERHEAD;
         let has_room = self.in_flight.is_empty()
-            || (self.in_flight_bytes + cost <= WINDOW_BYTES && self.in_flight.len() < MAX_IN_FLIGHT);
+            || (self.in_flight_bytes + cost <= WINDOW_BYTES
+                && self.in_flight.len() < MAX_IN_FLIGHT);
         if self.pass.is_some() || !has_room {
             return None;
         }
@@ -153,7 +155,11 @@ impl Sender {
         if self.deadline().is_some_and(|deadline| now >= deadline) {
             let sent_by = now.saturating_sub(self.round_trip.timeout());
             // A pass sends one message whatever its budget.
-            let budget = if self.round_trip.is_stalled() { 0 } else { FIRST_BUDGET };
+            let budget = if self.round_trip.is_stalled() {
+                0
+            } else {
+                FIRST_BUDGET
+            };
             self.begin_pass(sent_by, budget);
             self.round_trip.back_off();
             self.last_progress = now;
@@ -204,7 +210,11 @@ impl Sender {
             self.settle(earlier, None);
         }
         self.settle(offset, Some(now));
-        while self.in_flight.front().is_some_and(|message| message.frame.is_none()) {
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|message| message.frame.is_none())
+        {
             self.in_flight.pop_front();
             self.base += 1;
         }
@@ -217,7 +227,9 @@ impl Sender {
     }
 
     fn settle(&mut self, offset: usize, sampled_at: Option<Duration>) {
-        let Some(message) = self.in_flight.get_mut(offset) else { return };
+        let Some(message) = self.in_flight.get_mut(offset) else {
+            return;
+        };
         if message.frame.take().is_none() {
             return;
         }
@@ -226,7 +238,8 @@ impl Sender {
         // The answer to a message sent twice may be to either sending, so it says nothing about the
         // round trip, and a timeout that was too short for it stays doubled until one does.
         if let Some(now) = sampled_at.filter(|_| !message.resent) {
-            self.round_trip.sample(now.saturating_sub(message.last_sent));
+            self.round_trip
+                .sample(now.saturating_sub(message.last_sent));
             self.round_trip.forget_backoff();
         }
         if let Some(pass) = self.pass.as_mut() {
@@ -240,14 +253,19 @@ impl Sender {
     /// What was sent clearly before something that has been acknowledged will not be acknowledged any
     /// more without going again.
     fn notice_losses(&mut self) {
-        let Some(sent_by) =
-            self.newest_acknowledged.and_then(|at| at.checked_sub(self.round_trip.reordering()))
+        let Some(sent_by) = self
+            .newest_acknowledged
+            .and_then(|at| at.checked_sub(self.round_trip.reordering()))
         else {
             return;
         };
         if let Some(pass) = self.pass.as_mut() {
             pass.sent_by = pass.sent_by.max(sent_by);
-        } else if self.in_flight.front().is_some_and(|head| head.last_sent <= sent_by) {
+        } else if self
+            .in_flight
+            .front()
+            .is_some_and(|head| head.last_sent <= sent_by)
+        {
             self.begin_pass(sent_by, FIRST_BUDGET);
         }
     }
@@ -256,7 +274,10 @@ impl Sender {
     /// it may still be under way is left alone; half a round trip errs on the side of sending twice.
     pub(super) fn receiver_has_room(&mut self, now: Duration) {
         self.round_trip.forget_backoff();
-        self.begin_pass(now.saturating_sub(self.round_trip.smoothed() / 2), FIRST_BUDGET);
+        self.begin_pass(
+            now.saturating_sub(self.round_trip.smoothed() / 2),
+            FIRST_BUDGET,
+        );
     }
 
     /// A new connection: all that is unacknowledged goes again at once, in order.
@@ -270,12 +291,21 @@ impl Sender {
 
     fn begin_pass(&mut self, sent_by: Duration, budget: usize) {
         self.passes += 1;
-        self.pass = Some(Pass { cursor: self.base, sent_by, budget, unanswered: 0 });
+        self.pass = Some(Pass {
+            cursor: self.base,
+            sent_by,
+            budget,
+            unanswered: 0,
+        });
     }
 
     /// Puts digests into what was written without, for a peer that looks at them.
     pub(super) fn add_digests(&mut self) {
-        for message in self.in_flight.iter_mut().filter(|message| !message.has_digest) {
+        for message in self
+            .in_flight
+            .iter_mut()
+            .filter(|message| !message.has_digest)
+        {
             message.has_digest = true;
             message.frame = message.frame.as_ref().map(with_digest);
         }
@@ -289,6 +319,8 @@ impl Sender {
 
     /// Since when the receiver has acknowledged nothing though something waits.
     pub(super) fn unacknowledged_since(&self, last_acknowledged: Duration) -> Option<Duration> {
-        self.in_flight.front().map(|head| head.first_sent.max(last_acknowledged))
+        self.in_flight
+            .front()
+            .map(|head| head.first_sent.max(last_acknowledged))
     }
 }

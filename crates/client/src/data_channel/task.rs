@@ -327,7 +327,7 @@ impl<R: Resume> Channel<R> {
 
     fn open_message(&self, token: Secret) -> OpenClient {
         OpenClient {
-            message_schema_version: "1.0".to_owned(),
+            message_schema_version: "1.0".into(),
             request_id: Uuid::new_v4().to_string(),
             token,
             client_id: self.client_id.to_string(),
