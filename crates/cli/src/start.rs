@@ -40,7 +40,11 @@ pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError
         terminate(api, &session_id).await;
     }
     if let Some(line) = last_line(&session_id, &outcome) {
-        output::error_line(&line);
+        // What the session showed last may have been a prompt.
+        let is_seen = std::io::stdout().is_terminal();
+        let is_ordinary = outcome.exit_status.is_some();
+        let gap = if is_seen && !is_ordinary { "\n" } else { "" };
+        output::error_line(&format!("{gap}{line}"));
     }
     Ok(exit_status(&outcome))
 }

@@ -5,6 +5,12 @@ use std::time::Duration;
 /// The longest wait between two tries to come back to a server of ours.
 const PATIENT_CAP: Duration = Duration::from_secs(5);
 
+/// The same at first, when the server is probably being restarted and a person waits.
+const HOPEFUL_CAP: Duration = Duration::from_secs(1);
+
+/// How long that is.
+const HOPEFUL_FOR: Duration = Duration::from_secs(60);
+
 /// The first such wait.
 const PATIENT_BASE: Duration = Duration::from_millis(100);
 
@@ -50,7 +56,12 @@ impl Backoff {
                 if away >= limit {
                     return None;
                 }
-                let full = (PATIENT_BASE * 2u32.pow(self.waits.min(10))).min(PATIENT_CAP);
+                let cap = if away < HOPEFUL_FOR {
+                    HOPEFUL_CAP
+                } else {
+                    PATIENT_CAP
+                };
+                let full = (PATIENT_BASE * 2u32.pow(self.waits.min(10))).min(cap);
                 // Half of it at random, so that a restarted server is not met by all at once.
                 let half = full / 2;
                 half + half.mul_f64((random % 1000) as f64 / 1000.0)
@@ -83,6 +94,10 @@ mod tests {
         let mut backoff = Backoff::new(Schedule::Patient { limit });
         let first = backoff.next(Duration::ZERO, 0).unwrap();
         assert!(first <= PATIENT_BASE);
+        for random in 0..20 {
+            let wait = backoff.next(Duration::from_secs(10), random).unwrap();
+            assert!(wait <= HOPEFUL_CAP);
+        }
         for random in 0..1000 {
             let wait = backoff.next(Duration::from_secs(1199), random).unwrap();
             assert!(wait <= PATIENT_CAP);
