@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use sd_notify::NotifyState;
 use sortie_agent::{
-    RegisterOptions, RunOptions, default_data_dir, register, run,
+    RegisterOptions, RegistrationError, RunError, RunOptions, default_data_dir, register, run,
     service::{self, ServiceOptions},
     worker,
 };
@@ -112,7 +112,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "sortie-agent: {error:#}");
-            ExitCode::FAILURE
+            let is_unregistered = error.downcast_ref().is_some_and(|error| {
+                matches!(error, RunError::Registration(RegistrationError::Absent))
+            });
+            if is_unregistered {
+                ExitCode::from(service::UNREGISTERED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

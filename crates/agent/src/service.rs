@@ -12,6 +12,9 @@ use std::{
 
 /// The unit's name.
 pub const UNIT: &str = "sortie-agent.service";
+/// The exit status of an agent that is not registered (`EX_CONFIG` of sysexits): starting it again
+/// would not help.
+pub const UNREGISTERED: u8 = 78;
 const DIRECTORY: &str = "etc/systemd/system";
 
 /// What to install where.
@@ -122,6 +125,7 @@ NotifyAccess=main
 ExecStart={program} run --data-dir {data_dir}
 Restart=always
 RestartSec=1
+RestartPreventExitStatus={UNREGISTERED}
 KillMode=process
 TimeoutStopSec=15
 OOMPolicy=continue

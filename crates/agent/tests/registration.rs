@@ -8,12 +8,13 @@
 
 mod support;
 
-use std::os::unix::fs::MetadataExt;
+use std::{os::unix::fs::MetadataExt, process::Stdio};
 
 use serde_json::Value;
 use sortie_agent::{CallError, RegisterError, RegisterOptions};
 use sortie_types::Secret;
 use support::{Node, server::Server, within};
+use tokio::io::AsyncWriteExt;
 
 fn mode(path: &std::path::Path) -> u32 {
     std::fs::metadata(path).unwrap().mode() & 0o777
@@ -244,5 +245,95 @@ async fn a_new_key_that_the_server_never_took_is_thrown_away() {
     assert_eq!(
         server.seen(|seen| seen.refused.clone()),
         ["RequestManagedInstanceRoleToken"]
+    );
+}
+
+fn program(arguments: &[&str]) -> tokio::process::Command {
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_sortie-agent"));
+    program
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    program
+}
+
+#[tokio::test]
+async fn the_program_takes_the_code_from_standard_input() {
+    let server = Server::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let ca_file = directory.path().join("ca.pem");
+    std::fs::write(&ca_file, &server.ca_pem).unwrap();
+    let data_dir = directory.path().join("agent");
+    let arguments = [
+        "register",
+        "--endpoint",
+        &server.endpoint(),
+        "--activation-id",
+        "0a1b2c3d-0000-4000-8000-000000000000",
+        "--activation-code",
+        "-",
+        "--ca-file",
+        ca_file.to_str().unwrap(),
+        "--no-sudo",
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+    ];
+    let mut child = program(&arguments).spawn().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"code-of-twenty-characters\n")
+        .await
+        .unwrap();
+    let ended = within("the program to end", child.wait_with_output())
+        .await
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&ended.stdout),
+        "registered as mi-0123456789abcdef0\n"
+    );
+    let sent = server.seen(|seen| seen.registration.clone()).unwrap();
+    assert_eq!(sent["ActivationCode"], "code-of-twenty-characters");
+    let text = std::fs::read(data_dir.join("registration.json")).unwrap();
+    let registration: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(registration["sudo"], false);
+}
+
+#[tokio::test]
+async fn an_unregistered_machine_has_no_agent_to_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["run", "--data-dir", directory.path().to_str().unwrap()];
+    let ended = within("the program to end", program(&arguments).output())
+        .await
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("run sortie-agent register first"), "{said}");
+}
+
+#[tokio::test]
+async fn plain_http_to_another_machine_is_refused_before_anything_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = [
+        "register",
+        "--endpoint",
+        "http://192.0.2.1",
+        "--activation-id",
+        "0a1b2c3d-0000-4000-8000-000000000000",
+        "--activation-code",
+        "code-of-twenty-characters",
+        "--data-dir",
+        directory.path().to_str().unwrap(),
+    ];
+    let ended = within("the program to end", program(&arguments).output())
+        .await
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        said.contains("use https") && !said.contains("twenty"),
+        "{said}"
     );
 }
