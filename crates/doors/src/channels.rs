@@ -164,6 +164,9 @@ impl House {
     /// because they are its default ones, counts as one that does not sign.
     async fn opener(&self, received: &Received, channel: Channel) -> Result<Caller, Refused> {
         let service = Service::SsmMessages;
+        if channel == Channel::OpenData && authorizes_otherwise(received) {
+            return Ok(Caller::Anonymous { access_key: None });
+        }
         let caller = match self.authenticate(received, b"", service).await {
             Err(refused) if refused.foreign && channel == Channel::OpenData => {
                 tracing::debug!(access_key = refused.access_key, "signed with a foreign key");
@@ -178,6 +181,13 @@ impl House {
             _ => Ok(caller),
         }
     }
+}
+
+/// Whether an `Authorization` header is of another scheme than AWS's. Some clients send their channel
+/// token there, as a bearer's, besides the first frame; the frame is what counts.
+fn authorizes_otherwise(received: &Received) -> bool {
+    let header = received.headers.get(http::header::AUTHORIZATION);
+    header.is_some_and(|value| !value.as_bytes().starts_with(b"AWS4-"))
 }
 
 /// A control channel is its node's own. Said here already, where the answer can still be an HTTP

@@ -469,6 +469,14 @@ async fn upgrades_are_refused_with_plain_errors_unless_everything_is_right() {
         assert_eq!(answer.error(), (status, code.to_owned()), "{what}");
     }
     let _unsigned = opened(&world, upgrade(&world, data)).await;
+    // A bearer token is no signature: what counts is the first frame. A node must sign all the same.
+    let bearer = |path| upgrade(&world, path).header("authorization", "Bearer token");
+    let _bearer = opened(&world, bearer(data)).await;
+    let answer = bearer(&control).send().await;
+    assert_eq!(
+        answer.error(),
+        (403, "IncompleteSignatureException".to_owned())
+    );
     // A client whose default credentials are another installation's counts as unsigned.
     let foreign = Credentials {
         access_key_id: "AKIAAAAAAAAAAAAAAAAA".to_owned(),
