@@ -300,7 +300,12 @@ fn state_and_identity_survive_a_restart() -> Result<()> {
 fn files_with_secrets_are_for_their_owner_alone() -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let installation = Installation::start()?;
-    for name in ["dev.json", "dev.env", "administrator.json", "server/root.key"] {
+    for name in [
+        "dev.json",
+        "dev.env",
+        "administrator.json",
+        "server/root.key",
+    ] {
         let mode = fs::metadata(installation.data_dir().join(name))
             .context(name)?
             .permissions();
