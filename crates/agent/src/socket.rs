@@ -126,6 +126,48 @@ impl Dialer {
     }
 }
 
+/// Whether the other side is alive, by what was heard of it.
+struct Liveness {
+    heard: Instant,
+    next_ping: Instant,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Alive,
+    Dead,
+    Ping,
+}
+
+impl Liveness {
+    fn new(now: Instant) -> Self {
+        Self {
+            heard: now,
+            next_ping: now + PING_INTERVAL,
+        }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// When to judge next.
+    fn deadline(&self) -> Instant {
+        self.next_ping.min(self.heard + SILENCE_LIMIT)
+    }
+
+    fn judge(&mut self, now: Instant) -> Verdict {
+        if now >= self.heard + SILENCE_LIMIT {
+            return Verdict::Dead;
+        }
+        if now >= self.next_ping {
+            self.next_ping = now + PING_INTERVAL;
+            return Verdict::Ping;
+        }
+        Verdict::Alive
+    }
+}
+
 /// What happened on a socket.
 #[derive(Debug)]
 pub(crate) enum SocketEvent {
@@ -142,19 +184,16 @@ pub(crate) struct Socket {
     stream: WebSocketStream<Box<dyn Io>>,
     unflushed: bool,
     reads_first: bool,
-    heard: Instant,
-    next_ping: Instant,
+    liveness: Liveness,
 }
 
 impl Socket {
     fn new(stream: WebSocketStream<Box<dyn Io>>) -> Self {
-        let now = Instant::now();
         Self {
             stream,
             unflushed: false,
             reads_first: true,
-            heard: now,
-            next_ping: now + PING_INTERVAL,
+            liveness: Liveness::new(Instant::now()),
         }
     }
 
@@ -179,7 +218,7 @@ impl Socket {
     /// write is an event too. Nothing is lost when the future is dropped.
     pub(crate) async fn event(&mut self, wants_room: bool) -> SocketEvent {
         loop {
-            let deadline = self.next_ping.min(self.heard + SILENCE_LIMIT);
+            let deadline = self.liveness.deadline();
             let event = tokio::select! {
                 biased;
                 event = std::future::poll_fn(|context| self.poll(context, wants_room)) => event,
@@ -196,17 +235,13 @@ impl Socket {
 
     /// Pings when it is time. The reason when the other side is taken for dead.
     fn keep_alive(&mut self) -> Option<String> {
-        let now = Instant::now();
-        if now >= self.heard + SILENCE_LIMIT {
-            return Some("the server has been silent for too long".to_owned());
-        }
-        if now >= self.next_ping {
-            self.next_ping = now + PING_INTERVAL;
-            return self
+        match self.liveness.judge(Instant::now()) {
+            Verdict::Dead => Some("the server has been silent for too long".to_owned()),
+            Verdict::Ping => self
                 .push(Message::Ping(Bytes::from_static(PING_PAYLOAD)))
-                .err();
+                .err(),
+            Verdict::Alive => None,
         }
-        None
     }
 
     /// `None` when something was read that is nobody's business.
@@ -232,7 +267,7 @@ impl Socket {
         let Poll::Ready(message) = Pin::new(&mut self.stream).poll_next(context) else {
             return Poll::Pending;
         };
-        self.heard = Instant::now();
+        self.liveness.heard(Instant::now());
         Poll::Ready(match message {
             None => Some(SocketEvent::Gone(
                 "the server closed the connection".to_owned(),
@@ -276,5 +311,40 @@ impl Socket {
     /// Writes out what was pushed and says goodbye. Errors are of no interest any more.
     pub(crate) async fn close(mut self) {
         let _ = self.stream.close(None).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Judges at each deadline until `verdicts` were given; `answers`: pings are answered at once.
+    fn watch(answers: bool, verdicts: usize) -> (Duration, Vec<Verdict>) {
+        let begun = Instant::now();
+        let mut now = begun;
+        let mut liveness = Liveness::new(begun);
+        let mut given = Vec::new();
+        while given.len() < verdicts && given.last() != Some(&Verdict::Dead) {
+            now = now.max(liveness.deadline());
+            given.push(liveness.judge(now));
+            if answers {
+                liveness.heard(now);
+            }
+        }
+        (now - begun, given)
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_at_all_is_taken_for_dead_within_a_minute() {
+        let (after, given) = watch(false, 10);
+        assert_eq!(given, [Verdict::Ping, Verdict::Ping, Verdict::Dead]);
+        assert_eq!(after, SILENCE_LIMIT);
+    }
+
+    #[test]
+    fn a_server_that_answers_pings_is_kept_however_little_it_says() {
+        let (after, given) = watch(true, 1000);
+        assert!(given.iter().all(|verdict| *verdict == Verdict::Ping));
+        assert_eq!(after, PING_INTERVAL * 1000);
     }
 }

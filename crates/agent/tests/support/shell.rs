@@ -178,18 +178,6 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Runs the link for as long as the node has something to say within `silence`.
-    pub(crate) async fn settle(&mut self, silence: Duration) {
-        let mut quiet = Instant::now();
-        while quiet.elapsed() < silence {
-            let before = self.frames;
-            self.step().await;
-            if self.frames != before {
-                quiet = Instant::now();
-            }
-        }
-    }
-
     /// Hands over what was typed, without waiting for anything.
     pub(crate) async fn flush(&mut self) {
         let now = self.now();
