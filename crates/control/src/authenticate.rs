@@ -170,18 +170,23 @@ impl Control {
         let Some(node) = node.filter(|node| node.previous_public_key.is_some()) else {
             return Ok(());
         };
+        let same = Change::RequireNode {
+            node_id: node.id.clone(),
+            public_key: Some(node.public_key.clone()),
+        };
         let change = Change::SetNodeKey {
             node_id: node.id,
             public_key: node.public_key,
             previous: None,
         };
         let commit = Commit {
-            changes: vec![change],
+            changes: vec![same, change],
             trail: Vec::new(),
         };
         match self.inner.state.commit(commit).await {
-            // Deregistered meanwhile: the operation will find out.
-            Err(StoreError::Conflict(Conflict::NoNode)) => Ok(()),
+            // Deregistered meanwhile: the operation will find out. Or the key was replaced again by
+            // another call, which has settled what is the previous one.
+            Err(StoreError::Conflict(Conflict::NoNode | Conflict::NodeKey)) => Ok(()),
             outcome => outcome,
         }
     }

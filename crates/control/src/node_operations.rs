@@ -271,16 +271,23 @@ impl Control {
         let public_key = parse_public_key(&input.new_public_key, &input.new_public_key_type)
             .map_err(|NotAKey| UpdateManagedInstancePublicKeyError::InvalidPublicKey)?;
         let node = self.active_node(node_id).await?.ok_or_else(gone)?;
+        let same = Change::RequireNode {
+            node_id: node_id.clone(),
+            public_key: Some(node.public_key.clone()),
+        };
         // A previous key is there only while the current one was never used: then it signed.
         let signed = node.previous_public_key.unwrap_or(node.public_key);
         let previous = (signed != public_key).then_some(signed);
         let done = Done::with(())
             .about([self.inner.names.node_resource(node_id)])
-            .changing(vec![Change::SetNodeKey {
-                node_id: node_id.clone(),
-                public_key,
-                previous,
-            }]);
+            .changing(vec![
+                same,
+                Change::SetNodeKey {
+                    node_id: node_id.clone(),
+                    public_key,
+                    previous,
+                },
+            ]);
         match self.record(call, &RULE, done).await {
             Err(InternalError::Store(StoreError::Conflict(conflict))) => Err(match conflict {
                 Conflict::NoNode => gone().into(),

@@ -300,8 +300,22 @@ impl Control {
             names.document_resource(&session.document_name),
             names.session_resource(&session.id),
         ])
-        .changing(vec![Change::InsertSession(Box::new(session.clone()))]);
-        let recorded = self.record(call, &RULE, done).await?;
+        .changing(vec![
+            // Deregistering ends a node's sessions; one that starts meanwhile would be left over.
+            Change::RequireNode {
+                node_id: session.target.clone(),
+                public_key: None,
+            },
+            Change::InsertSession(Box::new(session.clone())),
+        ]);
+        let recorded = match self.record(call, &RULE, done).await {
+            Err(InternalError::Store(StoreError::Conflict(Conflict::NoNode))) => {
+                return Err(StartSessionError::NotConnected {
+                    target: input.target,
+                });
+            }
+            outcome => outcome?,
+        };
         self.inner.signals.publish(Signal::Session(session.id));
         Ok(recorded)
     }

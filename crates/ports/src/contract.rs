@@ -373,6 +373,15 @@ pub async fn nodes_are_kept_and_change(state: Arc<dyn State>) {
     };
     refused(&state, stolen, Conflict::Exists).await;
 
+    let require = |number, public_key: Option<&[u8]>| Change::RequireNode {
+        node_id: node_id(number),
+        public_key: public_key.map(<[u8]>::to_vec),
+    };
+    insert(&state, require(1, None)).await;
+    insert(&state, require(1, Some(b"new key"))).await;
+    refused(&state, require(1, Some(b"old key")), Conflict::NodeKey).await;
+    refused(&state, require(9, None), Conflict::NoNode).await;
+
     insert(&state, Change::SetNoNodeConnected).await;
     expected.connected = false;
     assert_eq!(found_node(&state, 1).await, expected);
@@ -1036,6 +1045,10 @@ fn node_setters(id: &NodeId, at: Timestamp) -> Vec<Change> {
             node_id: node_id(),
             info: full_info(),
             at,
+        },
+        Change::RequireNode {
+            node_id: node_id(),
+            public_key: None,
         },
         Change::SetNodeKey {
             node_id: node_id(),

@@ -69,6 +69,14 @@ pub enum Change {
         /// Which.
         keys: Vec<String>,
     },
+    /// Changes nothing: what else is in the commit happens only to an active node. Otherwise
+    /// [`Conflict::NoNode`].
+    RequireNode {
+        /// Which.
+        node_id: NodeId,
+        /// Where given, the key it must have at this moment, else [`Conflict::NodeKey`].
+        public_key: Option<Vec<u8>>,
+    },
     /// Whether the active node's control channel is open, and when it was last heard.
     SetNodeConnected {
         /// Which. [`Conflict::NoNode`] when it is not an active node.
@@ -185,6 +193,9 @@ pub enum Conflict {
     /// No such session.
     #[error("no such session")]
     NoSession,
+    /// The node has another key by now.
+    #[error("the node has another key by now")]
+    NodeKey,
     /// The session is in another state than demanded.
     #[error("the session is `{}`", .0.as_str())]
     SessionState(SessionState),

@@ -58,6 +58,10 @@ async fn apply_change(
             limit,
         } => put_tags(connection, resource, tags, *limit).await,
         Change::RemoveTags { resource, keys } => remove_tags(connection, resource, keys).await,
+        Change::RequireNode {
+            node_id,
+            public_key,
+        } => require_node(connection, node_id, public_key.as_deref()).await,
         Change::SetNodeConnected {
             node_id,
             connected,
@@ -132,6 +136,25 @@ async fn on_node(
     let update = bind(update.bind(node_id.as_str()));
     match run_unique(connection, update).await? {
         0 => Err(Conflict::NoNode.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn require_node(
+    connection: &mut SqliteConnection,
+    node_id: &NodeId,
+    public_key: Option<&[u8]>,
+) -> Result<(), StoreError> {
+    let key: Vec<u8> = query(sql::ACTIVE_NODE_KEY)
+        .bind(node_id.as_str())
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(engine)?
+        .ok_or(Conflict::NoNode)?
+        .try_get(0)
+        .map_err(engine)?;
+    match public_key {
+        Some(wanted) if wanted != key => Err(Conflict::NodeKey.into()),
         _ => Ok(()),
     }
 }

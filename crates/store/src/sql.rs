@@ -145,6 +145,7 @@ statements! {
         ") page ON page.id = t.resource_id WHERE t.kind = 'node' ORDER BY t.resource_id, t.key"
     );
     ACTIVATION_EXISTS = "SELECT 1 FROM activations WHERE id = $1";
+    ACTIVE_NODE_KEY = "SELECT public_key FROM nodes WHERE id = $1 AND state = 'Active'";
     ACTIVE_NODE_EXISTS = "SELECT 1 FROM nodes WHERE id = $1 AND state = 'Active'";
 
     PUT_TAG = concat!(
