@@ -5,10 +5,12 @@
 
 mod installation;
 mod peers;
+mod proxy;
 mod terminal;
 mod wait;
 
 pub use installation::{Agent, Installation, Server, program};
 pub use peers::{Peer, aws, node_modules, official_plugin, pyssm_python, python, skip};
+pub use proxy::Proxy;
 pub use terminal::Terminal;
 pub use wait::{PATIENCE, wait_for};

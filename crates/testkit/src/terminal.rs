@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -138,6 +138,29 @@ impl Terminal {
             let waited = self.screen.changed.wait_timeout(shown, left);
             shown = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// What was shown after what earlier calls have waited for, byte by byte. Waits for it at most
+    /// this long, and gives back nothing when nothing comes.
+    ///
+    /// # Errors
+    /// When the program is over and everything was taken.
+    pub fn take(&mut self, patience: Duration) -> Result<Vec<u8>> {
+        let shown = self.screen.lock();
+        let seen = self.seen;
+        let waited = self
+            .screen
+            .changed
+            .wait_timeout_while(shown, patience, |shown| {
+                shown.bytes.len() <= seen && !shown.over
+            });
+        let shown = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let fresh = shown.bytes.get(seen..).unwrap_or_default().to_vec();
+        if fresh.is_empty() && shown.over {
+            bail!("the program on the terminal is over");
+        }
+        self.seen += fresh.len();
+        Ok(fresh)
     }
 
     /// Everything shown so far.
