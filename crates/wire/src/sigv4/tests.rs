@@ -609,6 +609,51 @@ fn a_nodes_rsa_signature_verifies_and_no_changed_one_does() {
     );
 }
 
+/// An endpoint written `https://host:443`: official nodes sign the port and leave it out of the
+/// header that they send.
+#[test]
+fn a_node_may_have_signed_the_default_port_that_it_does_not_send() {
+    let (key, public) = node_key(KeySize::Rsa2048);
+    let now: Timestamp = "2026-05-04T08:00:00Z".parse().expect("a time");
+    for (signed, sent, passes) in [
+        ("sortie.example:443", "sortie.example", true),
+        ("[::1]:443", "[::1]", true),
+        ("sortie.example:80", "sortie.example", true),
+        ("sortie.example:8443", "sortie.example", false),
+        ("sortie.example", "sortie.example:443", false),
+        ("sortie.example:443", "other.example", false),
+        ("sortie.example:443", "sortie.example:444", false),
+    ] {
+        let mut request = node_request(b"{}");
+        request.headers[0].1 = signed.into();
+        let added = request
+            .with(|parts| {
+                sign_rsa(
+                    parts,
+                    &request.body,
+                    "mi-0123456789abcdef0",
+                    "local-1",
+                    now,
+                    |text| pss(&key, text),
+                )
+            })
+            .expect("it is signed");
+        request.add(added);
+        request.headers[0].1 = sent.into();
+        let judged = request.with(|parts| match parse(parts)? {
+            Presented::Header(claim) => {
+                let expect = Scope {
+                    service: "ssm",
+                    regions: &["local-1"],
+                };
+                claim.verify_rsa(parts, &request.body, &public, now, &expect)
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(judged.is_ok(), passes, "signed {signed}, sent {sent}");
+    }
+}
+
 #[test]
 fn public_keys_are_told_from_other_bytes() {
     let (_, public) = node_key(KeySize::Rsa2048);

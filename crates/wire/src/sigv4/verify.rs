@@ -14,6 +14,41 @@ use super::{
     canonical::{self, PathStyle, SignedScope, from_hex, sha256_hex},
 };
 
+/// Where a node's endpoint is written with the default port of its scheme, the official node signs
+/// the port and then sends `Host` without it.
+const DEFAULT_PORTS: [&[u8]; 2] = [b":443", b":80"];
+
+/// Judges the request as if its `Host` had ended in `port`; `None` where it names a port already.
+fn with_port<T>(
+    parts: &RequestParts<'_>,
+    port: &[u8],
+    judge: impl FnOnce(&RequestParts<'_>) -> Result<T, SigError>,
+) -> Result<Option<T>, SigError> {
+    let Some(host) = parts.single("host")?.filter(|host| !names_port(host)) else {
+        return Ok(None);
+    };
+    let host = [host, port].concat();
+    let headers: Vec<(&str, &[u8])> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let is_host = name.eq_ignore_ascii_case("host");
+            (*name, if is_host { host.as_slice() } else { *value })
+        })
+        .collect();
+    judge(&RequestParts {
+        headers: &headers,
+        ..*parts
+    })
+    .map(Some)
+}
+
+/// Whether a port follows the name, or the address in brackets.
+fn names_port(host: &[u8]) -> bool {
+    let name_ends = host.iter().rposition(|byte| *byte == b']').unwrap_or(0);
+    host.iter().skip(name_ends).any(|byte| *byte == b':')
+}
+
 /// Whether these bytes are an RSA public key that `verify_rsa` can use: 2048 to 8192 bits, the DER
 /// of a `SubjectPublicKeyInfo` (or of the bare key inside one).
 #[must_use]
@@ -58,8 +93,19 @@ impl Authorization {
             .map_err(|_| refused())?;
         let key = ParsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, public_key_spki_der)
             .map_err(|_| refused())?;
-        key.verify_sig(&self.string_to_sign(parts, body)?, &signature)
-            .map_err(|_| refused())
+        let signs = |parts: &RequestParts<'_>| -> Result<bool, SigError> {
+            let text = self.string_to_sign(parts, body)?;
+            Ok(key.verify_sig(&text, &signature).is_ok())
+        };
+        if signs(parts)? {
+            return Ok(());
+        }
+        for port in DEFAULT_PORTS {
+            if with_port(parts, port, |parts| signs(parts))?.unwrap_or(false) {
+                return Ok(());
+            }
+        }
+        Err(refused())
     }
 
     /// The text that was signed if the claim is true.
