@@ -41,6 +41,8 @@ pub struct Settings {
     pub client_wait: Duration,
     /// How often heartbeats and idle marks are written.
     pub flush_interval: Duration,
+    /// How long sessions that are over and lines of the trail are kept; `None`: for ever.
+    pub retention: Option<Duration>,
 }
 
 impl Settings {
@@ -55,6 +57,7 @@ impl Settings {
             credential_lifetime: Duration::from_hours(1),
             client_wait: Duration::from_mins(1),
             flush_interval: Duration::from_secs(10),
+            retention: None,
         }
     }
 }
@@ -272,6 +275,28 @@ impl Control {
             self.flush().await;
         }
         self.flush().await;
+    }
+
+    /// Removes a bounded number of sessions and lines of the trail that are older than the retention.
+    /// Does nothing where everything is kept.
+    ///
+    /// # Errors
+    /// When the state fails.
+    pub async fn prune(&self, now: Timestamp) -> Result<(), StoreError> {
+        const AT_ONCE: usize = 1_000;
+        let Some(retention) = self.inner.settings.retention else {
+            return Ok(());
+        };
+        let prune = Change::Prune {
+            sessions_ended_before: now.minus(retention),
+            trail_before: now.minus(retention),
+            limit: AT_ONCE,
+        };
+        let commit = Commit {
+            changes: vec![prune],
+            trail: Vec::new(),
+        };
+        self.inner.state.commit(commit).await
     }
 
     /// Writes what was gathered in memory. What the state does not take is kept for the next time.

@@ -327,8 +327,8 @@ impl Control {
         parameters: &BTreeMap<String, Vec<String>>,
     ) -> Result<Resolved, StartSessionError> {
         let name = self.document_name(document);
-        let document_content =
-            documents::content(name).ok_or_else(|| StartSessionError::InvalidDocument {
+        let document_content = documents::content(name, self.inner.settings.default_idle)
+            .ok_or_else(|| StartSessionError::InvalidDocument {
                 name: document.to_owned(),
             })?;
         // The one document there is has no parameters.

@@ -69,6 +69,8 @@ settings! {
     idle_timeout: Span, "SORTIE_IDLE_TIMEOUT", value_name = "TIME";
     /// A session ends this long after its start
     max_duration: Span, "SORTIE_MAX_DURATION", value_name = "TIME";
+    /// How long ended sessions and the trail are kept
+    retention: Span, "SORTIE_RETENTION", value_name = "TIME";
     /// Whether node traffic is written to the trail
     data_events: bool, "SORTIE_DATA_EVENTS", value_name = "BOOL";
     /// How long the credentials of a node are good
@@ -201,6 +203,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Default maximum duration of sessions.
     pub max_duration: Option<Duration>,
+    /// How long ended sessions and lines of the trail are kept; `None`: for ever.
+    pub retention: Option<Duration>,
     /// Whether data events are recorded.
     pub data_events: bool,
     /// Life of node credentials.
@@ -469,6 +473,10 @@ impl Refused {
         let max_duration = settings
             .max_duration
             .and_then(|span| self.span("max_duration", Some(span), 60..=86_400));
+        // The history goes back 30 days and look-ups of the trail 90.
+        let retention = settings
+            .retention
+            .and_then(|span| self.span("retention", Some(span), 90 * 86_400..=36_500 * 86_400));
         let credential_lifetime = self.span(
             "credential_lifetime",
             settings.credential_lifetime,
@@ -492,6 +500,7 @@ impl Refused {
             administrator_file: settings.administrator_file,
             idle_timeout: idle_timeout?,
             max_duration,
+            retention,
             data_events: settings.data_events?,
             credential_lifetime: credential_lifetime?,
             end_sessions_on_stop: false,

@@ -215,6 +215,7 @@ fn control_settings(config: &Config) -> Settings {
     Settings {
         default_idle: config.idle_timeout,
         max_duration: config.max_duration,
+        retention: config.retention,
         data_events: config.data_events,
         credential_lifetime: config.credential_lifetime,
         ..Settings::new(config.region.clone())
@@ -277,7 +278,9 @@ impl Wired<'_> {
         let flusher_stop = CancellationToken::new();
         let flusher = {
             let (control, stop) = (control.clone(), flusher_stop.clone());
-            AbortOnDropHandle::new(tokio::spawn(async move { control.run(stop).await }))
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                tokio::join!(control.run(stop.clone()), prune(&control, &stop));
+            }))
         };
         let gateway_stop = CancellationToken::new();
         let gateway_run = tokio::spawn(gateway_task.run(gateway_stop.clone()));
@@ -321,6 +324,21 @@ impl Wired<'_> {
                 flusher,
                 _lock: self.lock,
             },
+        }
+    }
+}
+
+/// Removes what is older than the retention, a little every minute.
+async fn prune(control: &Control, stop: &CancellationToken) {
+    const PAUSE: Duration = Duration::from_mins(1);
+    while stop
+        .run_until_cancelled(tokio::time::sleep(PAUSE))
+        .await
+        .is_some()
+    {
+        if let Err(error) = control.prune(now()).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "what is past its retention is not removed");
         }
     }
 }

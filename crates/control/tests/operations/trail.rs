@@ -287,3 +287,38 @@ async fn the_constants_are_made_once_and_the_region_stays() {
     );
     assert!(matches!(outcome.await, Err(OpenError::Region { .. })));
 }
+
+#[tokio::test]
+async fn what_is_past_its_retention_goes_and_nothing_else() {
+    let day = Duration::from_hours(24);
+    let world = World::start_with(|settings| settings.retention = Some(day * 100)).await;
+    let node_id = world.enrol(0).await;
+    world.connect(&node_id, START).await;
+    let over = world.session(&node_id).await.session_id;
+    let live = world.session(&node_id).await.session_id;
+    let end = sortie_control::End {
+        failed: false,
+        reason: String::new(),
+    };
+    world.control.session_ended(&over, end, START).await;
+
+    world.control.prune(START.plus(day * 99)).await.unwrap();
+    assert!(world.control.session(&over).await.unwrap().is_some());
+    let enrolments = async || {
+        let input = by("EventName", "RegisterManagedInstance");
+        look_up(&world, input, START.plus(day))
+            .await
+            .unwrap()
+            .events
+            .len()
+    };
+    assert_eq!(enrolments().await, 1);
+
+    world.control.prune(START.plus(day * 101)).await.unwrap();
+    assert!(world.control.session(&over).await.unwrap().is_none());
+    assert!(
+        world.control.session(&live).await.unwrap().is_some(),
+        "a live session stays"
+    );
+    assert_eq!(enrolments().await, 0);
+}
