@@ -54,6 +54,47 @@ impl CommandError {
             text.push_str(&error.to_string());
             cause = error.source();
         }
+        if let Some(next) = self.what_to_do_next() {
+            text.push_str("; ");
+            text.push_str(next);
+        }
         text
+    }
+
+    /// For faults whose message names the fault and not the cure.
+    fn what_to_do_next(&self) -> Option<&'static str> {
+        match self {
+            Self::Call(CallError::Unreachable { reason, .. })
+                if reason.contains("UnknownIssuer") =>
+            {
+                Some(
+                    "a server with a certificate authority of its own is trusted with --ca-bundle \
+                     or AWS_CA_BUNDLE, which name its ca.pem",
+                )
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_authority_comes_with_the_way_to_trust_it() {
+        let unreachable = |reason: &str| {
+            CommandError::Call(CallError::Unreachable {
+                endpoint: "https://sortie.example/".into(),
+                reason: reason.into(),
+            })
+        };
+        let text = unreachable("invalid peer certificate: UnknownIssuer").full_text();
+        assert!(text.contains("--ca-bundle"), "{text}");
+        assert!(
+            !unreachable("connection refused")
+                .full_text()
+                .contains("--ca-bundle")
+        );
     }
 }
