@@ -23,10 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::timeout,
 };
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{handshake::derive_accept_key, protocol::Role},
-};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::{
     Connection, House, answer,
@@ -296,7 +293,7 @@ async fn websocket(upgraded: Upgraded, connection: Connection) -> Socket {
         io: TokioIo::new(upgraded),
         _connection: connection,
     });
-    WebSocketStream::from_raw_socket(io, Role::Server, Some(Gateway::websocket_config())).await
+    Gateway::websocket(io).await
 }
 
 /// An upgraded socket that keeps its connection, and with it the server's permit, as long as it

@@ -21,12 +21,11 @@ use tokio::{
     },
     time::{MissedTickBehavior, interval, timeout},
 };
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Options, Socket,
+    Io, Options, Socket,
     clock::{Clock, stamp, wall},
     node::{self, NodeEntry},
     session::{Attach, Command, SessionTask},
@@ -101,10 +100,9 @@ impl Gateway {
         (Self { shared }, task)
     }
 
-    /// How websockets must be configured that are given to the gateway.
-    #[must_use]
-    pub fn websocket_config() -> WebSocketConfig {
-        socket::websocket_config()
+    /// An upgraded connection as a websocket to be given to the gateway.
+    pub async fn websocket(io: Box<dyn Io>) -> Socket {
+        socket::websocket(io).await
     }
 
     /// Serves a node's control channel until it ends. `node_id` is the one in the URL; the call's
@@ -200,7 +198,9 @@ impl Shared {
 
 /// Reads the open message of a data channel and finds its session.
 async fn accept(shared: &Arc<Shared>, session_id: String, peer: Peer, mut socket: Socket) {
-    let text = match socket::open_message(&mut socket, shared.options.open_message_timeout).await {
+    let patience = shared.options.open_message_timeout;
+    let opened = socket::open_message(&mut socket, socket::LARGEST_DATA_OPEN, patience).await;
+    let text = match opened {
         Ok(text) => text,
         Err(failure) => {
             debug!(%session_id, %failure, "data channel given up");

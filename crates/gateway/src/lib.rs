@@ -37,4 +37,4 @@ mod socket;
 
 pub use gateway::{Gateway, GatewayTask, Peer};
 pub use options::Options;
-pub use socket::{Io, Socket};
+pub use socket::{Io, Metered, Socket};

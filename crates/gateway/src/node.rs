@@ -33,6 +33,8 @@ use crate::{
 
 /// Frames that may wait for one node: messages of some KiB that start or end sessions.
 const OUTBOX: usize = 256;
+/// Characters of a result's output that are kept. Official nodes cut it at 2500.
+const LONGEST_OUTPUT: usize = 2500;
 /// A node that takes no byte for this long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -82,7 +84,8 @@ struct Channel {
 
 /// Serves a control channel until it ends.
 pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut socket: Socket) {
-    let opening = socket::open_message(&mut socket, shared.options.open_message_timeout);
+    let patience = shared.options.open_message_timeout;
+    let opening = socket::open_message(&mut socket, socket::LARGEST_CONTROL_OPEN, patience);
     let open = match shared.stop_nodes.run_until_cancelled(opening).await {
         None => return,
         Some(Ok(text)) => OpenControl::parse(text.as_bytes()).map_err(|error| error.to_string()),
@@ -118,8 +121,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut 
     channel.greet(open.sessions.as_deref()).await;
     let why = channel.relay(&mut socket).await;
     debug!(%node_id, why, "control channel ended");
+    // At once: the node has a grace to come back, and must not believe that this one is open.
+    channel.shared.part(socket, None);
     channel.unregister(why).await;
-    channel.shared.farewell(socket, None).await;
 }
 
 impl Channel {
@@ -168,9 +172,8 @@ impl Channel {
     }
 
     async fn announce(&self, call: &Call, open: &OpenControl) {
-        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let info = NodeInfo {
-            agent_version: given(&open.agent_version),
+            agent_version: version(&open.agent_version),
             platform_type: platform(&open.platform_type),
             ..NodeInfo::default()
         };
@@ -193,18 +196,24 @@ impl Channel {
                 return warn!(%node_id, %error, "sessions of the node not read");
             }
         };
-        let alive: HashSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
-        for orphan in listed
+        let alive: HashSet<&SessionId> = rows.iter().map(|row| &row.id).collect();
+        let named: Vec<SessionId> = listed
             .into_iter()
             .flatten()
-            .filter(|id| !alive.contains(id.as_str()))
-        {
+            .filter_map(|id| id.parse().ok())
+            .collect();
+        for orphan in named.iter().filter(|id| !alive.contains(id)) {
+            let told = self
+                .shared
+                .end_on_node(node_id, orphan.as_str(), "The session is over.");
+            if !told {
+                // It takes no more now; what it still runs then it lists the next time.
+                break;
+            }
             info!(%node_id, session_id = %orphan, "session is over but runs on the node: ended there");
-            self.shared
-                .end_on_node(node_id, orphan, "The session is over.");
         }
         for row in &rows {
-            let named = listed.map(|listed| listed.iter().any(|id| id == row.id.as_str()));
+            let named = listed.map(|_| named.contains(&row.id));
             let online = Command::NodeOnline {
                 ours: self.ours,
                 listed: named,
@@ -293,14 +302,15 @@ impl Channel {
 
     async fn end(&self, row: &sortie_ports::Session, result: &AgentTaskComplete) {
         let failed = !matches!(result.final_task_status.as_str(), "Success" | "Cancelled");
+        let output = told(&result.output);
         let completed = Command::Completed {
             failed,
-            output: result.output.clone(),
+            output: output.clone(),
         };
         if self.shared.session(row).send(completed).await.is_err() {
             let end = End {
                 failed,
-                reason: result.output.trim().to_owned(),
+                reason: output.trim().to_owned(),
             };
             self.shared
                 .control
@@ -362,6 +372,25 @@ async fn write(socket: &mut Socket, first: Message, more: &mut mpsc::Receiver<By
         socket.flush().await
     };
     matches!(timeout(WRITE_TIMEOUT, write).await, Ok(Ok(())))
+}
+
+/// What a node says about an end, as it may be kept and shown to whoever asks later: not longer than
+/// official nodes write, and without what moves a terminal.
+fn told(output: &str) -> String {
+    output
+        .chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .take(LONGEST_OUTPUT)
+        .collect()
+}
+
+/// A version as the service shows it: numbers with dots between.
+fn version(text: &str) -> Option<String> {
+    let is_one = (1..=27).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    is_one.then(|| text.to_owned())
 }
 
 /// The platform as `UpdateInstanceInformation` names it.

@@ -1,16 +1,24 @@
 //! Websockets as the doors hand them over: their configuration, the first message, and how to leave.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::timeout,
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, Utf8Bytes, protocol::WebSocketConfig},
+    tungstenite::{
+        Message, Utf8Bytes,
+        protocol::{Role, WebSocketConfig},
+    },
 };
 
 /// What a websocket may run over.
@@ -19,20 +27,94 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// An upgraded websocket of the server's side.
-pub type Socket = WebSocketStream<Box<dyn Io>>;
+pub type Socket = WebSocketStream<Metered>;
+
+/// What a websocket runs over, which takes a few bytes only until its channel is open: anybody may
+/// upgrade a connection, and what a websocket collects of one message counts for every one of them.
+pub struct Metered {
+    io: Box<dyn Io>,
+    /// Bytes that may still be read; `None` once the channel is open.
+    left: Option<usize>,
+}
+
+impl std::fmt::Debug for Metered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metered")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == Some(0) {
+            return Poll::Ready(Err(io::Error::other("too much before the channel is open")));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        let read = buffer.filled().len().saturating_sub(before);
+        self.left = self.left.map(|left| left.saturating_sub(read));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
 
 /// Our own ends send up to 256 KiB in a frame, official ones at most 142,000 bytes.
 const LARGEST_MESSAGE: usize = 1024 * 1024 + 4096;
-/// Open messages have some hundred bytes; ours with a list of sessions somewhat more.
-const LARGEST_OPEN_MESSAGE: usize = 256 * 1024;
+/// Open messages of data channels have some hundred bytes, and come from anybody.
+pub(crate) const LARGEST_DATA_OPEN: usize = 16 * 1024;
+/// Control channels are opened by nodes that signed; ours list their sessions.
+pub(crate) const LARGEST_CONTROL_OPEN: usize = 256 * 1024;
 const READ_BUFFER: usize = 8 * 1024;
 const WRITE_BUFFER: usize = 64 * 1024;
 /// How long a peer that was told everything has to hang up.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How the doors must configure websockets. Most sockets idle most of the time, so read buffers are
+/// The server's side of an upgraded connection.
+pub(crate) async fn websocket(io: Box<dyn Io>) -> Socket {
+    let metered = Metered {
+        io,
+        left: Some(LARGEST_DATA_OPEN + READ_BUFFER),
+    };
+    WebSocketStream::from_raw_socket(metered, Role::Server, Some(websocket_config())).await
+}
+
+/// Most sockets idle most of the time, so read buffers are
 /// small; write buffers are bounded, and nothing larger than a frame of ours is taken.
-pub(crate) fn websocket_config() -> WebSocketConfig {
+fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
@@ -52,15 +134,18 @@ pub(crate) enum OpenFailure {
     Unreadable,
 }
 
-/// The first text frame. Pings may come before it: the official client starts its pinger first.
+/// The first text frame, of at most `largest` bytes. Pings may come before it: the official client
+/// starts its pinger first.
 pub(crate) async fn open_message(
     socket: &mut Socket,
+    largest: usize,
     patience: Duration,
 ) -> Result<Utf8Bytes, OpenFailure> {
+    socket.get_mut().left = Some(largest + READ_BUFFER);
     let first = async {
         loop {
             match socket.next().await {
-                Some(Ok(Message::Text(text))) if text.len() <= LARGEST_OPEN_MESSAGE => {
+                Some(Ok(Message::Text(text))) if text.len() <= largest => {
                     return Ok(text);
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -69,9 +154,19 @@ pub(crate) async fn open_message(
             }
         }
     };
-    timeout(patience, first)
+    let opened = timeout(patience, first)
         .await
-        .unwrap_or(Err(OpenFailure::TimedOut))
+        .unwrap_or(Err(OpenFailure::TimedOut));
+    match opened {
+        Ok(text) => {
+            socket.get_mut().left = None;
+            Ok(text)
+        }
+        Err(OpenFailure::HungUp) if socket.get_ref().left == Some(0) => {
+            Err(OpenFailure::Unreadable)
+        }
+        failure => failure,
+    }
 }
 
 /// Says a last word, if any, and hangs up. Waits a little for the peer to hang up first: closing a

@@ -11,7 +11,7 @@ use sortie_channel::{
 use sortie_ports::SessionState;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::world::{World, output, stamp, stream};
+use crate::world::{World, output, stamp, stream, within};
 
 #[tokio::test]
 async fn the_newest_control_channel_wins() {
@@ -162,6 +162,50 @@ async fn our_agents_session_survives_its_control_channel_and_is_lost_when_not_li
 #[tokio::test]
 async fn a_deregistered_node_is_hung_up_on() {
     let mut world = World::start().await;
+    let mut control = world.official_node().await;
+    let node_id = world.nodes[0].clone();
+    world.deregister(&node_id).await;
+    control.until_hung_up().await;
+}
+
+#[tokio::test]
+async fn a_node_that_lists_and_reports_nonsense_neither_floods_nor_blocks() {
+    let mut world = World::start().await;
+    let mut shell = world.shell().await;
+    let mut control = world.our_node(&[&shell.id]).await;
+    let nonsense = (0..5_000).map(|number| format!("{number}\nforged line"));
+    let sessions = nonsense.chain([shell.id.to_string()]).collect();
+    let running = RunningSessions { sessions };
+    control
+        .send(control::sortie_sessions(stamp(), &running))
+        .await;
+    let text = format!("\x1b]0;title\x07broken\n{}", "x".repeat(500_000));
+    control.complete(&shell.id, "Failed", &text).await;
+    let shown = shell.client.closed().await;
+    assert!(
+        shown.starts_with("]0;titlebroken\nxxx") && shown.len() == 2500,
+        "{}",
+        shown.len()
+    );
+    drop(shell.worker);
+    let ended = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            tick.tick().await;
+            let row = world.row(&shell.id).await;
+            if row.state.is_over() {
+                return row;
+            }
+        }
+    };
+    let row = within("the session to be over", ended).await;
+    assert_eq!(row.end_reason.unwrap().len(), 2500);
+}
+
+#[tokio::test]
+async fn a_node_is_hung_up_on_before_the_grace_for_its_return() {
+    let mut world =
+        World::start_with(|_, options| options.node_grace = Duration::from_secs(3600)).await;
     let mut control = world.official_node().await;
     let node_id = world.nodes[0].clone();
     world.deregister(&node_id).await;

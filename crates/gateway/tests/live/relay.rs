@@ -460,3 +460,16 @@ async fn live_sessions_go_on_after_a_restart() {
     worker.until(MessageType::InputStreamData).await;
     world.until_state(&shell.id, SessionState::Connected).await;
 }
+
+#[tokio::test]
+async fn before_a_channel_is_open_little_of_a_message_is_collected() {
+    let mut world = World::start().await;
+    let mut shell = world.shell().await;
+    let token = world.resume(&shell.id).await.unwrap();
+    let open = client_open(&token, &"x".repeat(100_000));
+    let mut large = world.data_channel(&shell.id, &open.to_text(), false).await;
+    assert!(large.next().await.is_none(), "hung up on without a word");
+    // Nothing was taken of it: the session has its client still.
+    shell.worker.send(output(0, b"alive")).await;
+    shell.client.expect(MessageType::OutputStreamData).await;
+}
