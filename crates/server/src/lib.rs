@@ -3,6 +3,7 @@
 //! names adapters. Nothing of what the server does for its callers is here.
 
 pub mod config;
+pub mod descriptors;
 pub mod dev;
 mod files;
 mod listener;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sortie_server::{
     config::{Config, DEFAULT_CONFIG, ROOT_KEY_VARIABLE, Settings},
+    descriptors,
     dev::{self, DevOptions},
     log,
 };
@@ -66,6 +67,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Serve(serve) => {
             let config = configuration(*serve)?;
+            descriptors::raise_limit();
             log::start(config.log_format, &config.log).context("`log`")?;
             runtime()?.block_on(serve_until_told(config))
         }

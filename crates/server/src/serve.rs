@@ -26,6 +26,7 @@ use tokio_util::{
 
 use crate::{
     config::Config,
+    descriptors,
     files::{self, DirLock, FileError},
     listener::{self, Serving},
     root_key::{self, RootKeyError},
@@ -289,7 +290,8 @@ impl Wired<'_> {
         let abandon = CancellationToken::new();
         let accept_loops = TaskTracker::new();
         let connections = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(self.config.limits.connections));
+        let connections_at_once = descriptors::connections(self.config.limits.connections);
+        let permits = Arc::new(Semaphore::new(connections_at_once));
         let serving = |tls: Option<TlsAcceptor>| Serving {
             router: doors.router(Listener { tls: tls.is_some() }),
             tls,

@@ -10,6 +10,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -50,14 +51,13 @@ struct Dev {
 impl Dev {
     fn start(directory: &Path) -> Self {
         let mut command = program();
-        command.args([
-            "dev",
-            "--listen",
-            "127.0.0.1:0",
-            "--listen-tls",
-            "127.0.0.1:0",
-            "--data-dir",
-        ]);
+        command.args(["dev", "--listen-tls", "127.0.0.1:0"]);
+        Self::started_by(command, directory)
+    }
+
+    /// `command` up to the arguments that every `dev` here has.
+    fn started_by(mut command: Command, directory: &Path) -> Self {
+        command.args(["--listen", "127.0.0.1:0", "--data-dir"]);
         let mut child = command
             .arg(directory)
             .stdout(Stdio::piped())
@@ -292,5 +292,36 @@ fn without_plain_http_tools_are_pointed_at_https_and_the_bundle() {
     assert_eq!(dev.facts["node_id"], Value::Null);
     let environment = fs::read_to_string(directory.path().join("dev.env")).unwrap();
     assert!(environment.contains(&format!("AWS_CA_BUNDLE='{}'", dev.fact("ca_bundle_file"))));
+    dev.stop();
+}
+
+#[test]
+fn idle_strangers_do_not_take_the_servers_own_descriptors() {
+    const LIMIT: usize = 128;
+    let directory = TempDir::new().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"]);
+    shell.arg(LIMIT.to_string());
+    shell.arg(env!("CARGO_BIN_EXE_sortie-server"));
+    shell.args(["dev", "--no-node", "--listen-tls", "127.0.0.1:0"]);
+    let dev = Dev::started_by(shell, directory.path());
+    let address = dev.fact("endpoint").strip_prefix("http://").unwrap();
+    let strangers: Vec<TcpStream> = (0..2 * LIMIT)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let open = || {
+        let listing = fs::read_dir(format!("/proc/{}/fd", dev.child().id())).unwrap();
+        listing.count()
+    };
+    // It has taken all that it will when the number of descriptors stands still.
+    let mut before = 0;
+    let settled = (0..600).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        let now = open();
+        std::mem::replace(&mut before, now) == now && now > LIMIT / 2
+    });
+    assert!(settled);
+    assert!(open() < LIMIT, "{} of {LIMIT}", open());
+    drop(strangers);
     dev.stop();
 }
