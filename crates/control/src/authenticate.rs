@@ -34,15 +34,6 @@ pub struct NodeKeys {
     pub caller: Caller,
 }
 
-/// Which of a node's keys a signature was verified with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeKey {
-    /// The current one.
-    Current,
-    /// The one before.
-    Previous,
-}
-
 /// Why a caller is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticationError {
@@ -157,35 +148,35 @@ impl Control {
         })
     }
 
-    /// Notes with which key a node signed, before its operation runs. The first use of the current
-    /// key ends the life of the one before.
+    /// Notes with which of its public keys a node signed, before its operation runs. The first use of
+    /// the current key ends the life of the one before.
     ///
     /// # Errors
     /// When the state fails.
-    pub async fn node_key_used(&self, node_id: &NodeId, which: NodeKey) -> Result<(), StoreError> {
-        if which == NodeKey::Previous {
-            return Ok(());
-        }
+    pub async fn node_key_used(&self, node_id: &NodeId, used: &[u8]) -> Result<(), StoreError> {
         let node = self.inner.state.node(node_id).await?;
-        let Some(node) = node.filter(|node| node.previous_public_key.is_some()) else {
+        let Some(node) =
+            node.filter(|node| node.previous_public_key.is_some() && node.public_key == used)
+        else {
             return Ok(());
-        };
-        let same = Change::RequireNode {
-            node_id: node.id.clone(),
-            public_key: Some(node.public_key.clone()),
-        };
-        let change = Change::SetNodeKey {
-            node_id: node.id,
-            public_key: node.public_key,
-            previous: None,
         };
         let commit = Commit {
-            changes: vec![same, change],
+            changes: vec![
+                // A newer key that was set meanwhile must not be undone.
+                Change::RequireNode {
+                    node_id: node_id.clone(),
+                    public_key: Some(node.public_key.clone()),
+                },
+                Change::SetNodeKey {
+                    node_id: node.id,
+                    public_key: node.public_key,
+                    previous: None,
+                },
+            ],
             trail: Vec::new(),
         };
         match self.inner.state.commit(commit).await {
-            // Deregistered meanwhile: the operation will find out. Or the key was replaced again by
-            // another call, which has settled what is the previous one.
+            // Deregistered or rotated meanwhile: the operation will find out.
             Err(StoreError::Conflict(Conflict::NoNode | Conflict::NodeKey)) => Ok(()),
             outcome => outcome,
         }

@@ -35,7 +35,7 @@ pub use activations::{
     CreateActivationOutput, DeleteActivationError, DeleteActivationInput, DescribeActivationsError,
     DescribeActivationsInput, DescribeActivationsOutput,
 };
-pub use authenticate::{AuthenticationError, KnownKey, NodeKey, NodeKeys};
+pub use authenticate::{AuthenticationError, KnownKey, NodeKeys};
 pub use authorize::{
     Access, Authorized, Denied, OPERATIONS, OperationRule, ResourceKind, operation_rule,
 };

@@ -1,7 +1,7 @@
 //! Who sent a request: what is presented is read and verified by `sortie-wire`, the keys are known
 //! to `control`. Answers with a caller, or with the error that the service's protocol has for it.
 
-use sortie_control::{AuthenticationError, Caller, Control, KnownKey, NodeKey, NodeKeys};
+use sortie_control::{AuthenticationError, Caller, Control, KnownKey, NodeKeys};
 use sortie_types::Secret;
 use sortie_wire::{
     AwsError, Protocol, Service,
@@ -144,15 +144,15 @@ impl Claim<'_> {
             .node_public_keys(&self.authorization.access_key)
             .await?;
         let used = match (self.verify_rsa(control, options, &current), previous) {
-            (Ok(()), _) => NodeKey::Current,
+            (Ok(()), _) => current,
             (Err(SigError::SignatureDoesNotMatch), Some(previous)) => {
                 self.verify_rsa(control, options, &previous)?;
-                NodeKey::Previous
+                previous
             }
             (Err(error), _) => return Err(error.into()),
         };
         control
-            .node_key_used(&node_id, used)
+            .node_key_used(&node_id, &used)
             .await
             .map_err(|error| AuthenticationError::Internal(error.into()))?;
         Ok(caller)

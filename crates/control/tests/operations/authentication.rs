@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sortie_control::{
-    AuthenticationError, Caller, GetCallerIdentityError, NodeKey,
-    RequestManagedInstanceRoleTokenError, RequestManagedInstanceRoleTokenInput,
-    RequestManagedInstanceRoleTokenOutput, UpdateManagedInstancePublicKeyError,
-    UpdateManagedInstancePublicKeyInput, UpdateManagedInstanceRoleInput,
+    AuthenticationError, Caller, GetCallerIdentityError, RequestManagedInstanceRoleTokenError,
+    RequestManagedInstanceRoleTokenInput, RequestManagedInstanceRoleTokenOutput,
+    UpdateManagedInstancePublicKeyError, UpdateManagedInstancePublicKeyInput,
+    UpdateManagedInstanceRoleInput,
 };
 use sortie_types::{NodeId, Secret, Timestamp};
 
@@ -202,17 +202,20 @@ async fn a_rotated_key_keeps_the_one_before_until_it_is_used() {
     assert_ne!(rotated.current, first);
 
     // The answer was lost: the node still signs with its first key, and rotates again.
-    world
-        .control
-        .node_key_used(&node_id, NodeKey::Previous)
-        .await
-        .unwrap();
+    world.control.node_key_used(&node_id, &first).await.unwrap();
     rotate(2).await.unwrap();
     let again = keys().await;
     assert_eq!(again.previous.as_ref(), Some(&first));
+    // A call that was verified before that rotation says nothing about the key of now.
     world
         .control
-        .node_key_used(&node_id, NodeKey::Current)
+        .node_key_used(&node_id, &rotated.current)
+        .await
+        .unwrap();
+    assert_eq!(keys().await.previous.as_ref(), Some(&first));
+    world
+        .control
+        .node_key_used(&node_id, &again.current)
         .await
         .unwrap();
     assert_eq!(keys().await.previous, None);
