@@ -48,14 +48,31 @@ fn is_plugin(program: &OsString) -> bool {
         .is_some_and(|name| name == PLUGIN_NAME)
 }
 
+/// Libraries that at their finest levels log what passes through them: tokens and terminal bytes.
+const NEVER_FINER: [&str; 6] = [
+    "hyper=info",
+    "hyper_util=info",
+    "reqwest=info",
+    "rustls=info",
+    "tokio_tungstenite=info",
+    "tungstenite=info",
+];
+
 /// The log goes to standard error and only when `SORTIE_LOG` asks for it: the terminal is the
 /// session's.
 fn start_log() {
     let Ok(filter) = std::env::var("SORTIE_LOG") else {
         return;
     };
+    let limits = NEVER_FINER
+        .iter()
+        .filter_map(|directive| directive.parse().ok());
+    let filter = limits.fold(
+        tracing_subscriber::EnvFilter::new(filter),
+        tracing_subscriber::EnvFilter::add_directive,
+    );
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
 }

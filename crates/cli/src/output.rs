@@ -73,5 +73,31 @@ pub(crate) fn time(time: Option<Timestamp>) -> Cell {
 
 /// A cell with a text, or nothing.
 pub(crate) fn text(text: Option<&str>) -> Cell {
-    Cell::new(text.unwrap_or_default())
+    Cell::new(plain(text.unwrap_or_default()))
+}
+
+/// A text in one line and without what moves a terminal: machines say what they like about
+/// themselves.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_machines_say_moves_no_terminal_and_makes_no_lines() {
+        assert_eq!(
+            plain("web\x1b]0;x\x07\u{9b}31m\nmi-0 Online"),
+            "web\u{fffd}]0;x\u{fffd}\u{fffd}31m mi-0 Online"
+        );
+        assert_eq!(plain("서버 1"), "서버 1");
+    }
 }

@@ -117,7 +117,7 @@ fn description(session: &Session) -> String {
         .into_iter()
         .filter_map(|(name, value)| {
             let value = value.filter(|value| !value.is_empty())?;
-            Some(format!("{name:<17} {value}\n"))
+            Some(format!("{name:<17} {}\n", output::plain(&value)))
         })
         .collect()
 }
