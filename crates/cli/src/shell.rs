@@ -5,6 +5,8 @@
 //! States: waiting for the node → running (terminal raw, input read) → over, or left by the person,
 //! by a signal or because nobody reads the output.
 
+mod away;
+
 use std::{collections::VecDeque, io::IsTerminal, time::Duration};
 
 use bytes::Bytes;
@@ -24,9 +26,6 @@ use crate::{
 
 /// How long the person waits without a word.
 const QUIET_WAIT: Duration = Duration::from_secs(1);
-
-/// How long a connection is away before the person is told.
-const QUIET_AWAY: Duration = Duration::from_secs(2);
 
 /// Typed bytes kept while the channel takes none. Beyond it standard input is not read.
 const TYPED_LIMIT: usize = 64 << 10;
@@ -88,7 +87,7 @@ pub(crate) async fn run(channel: DataChannel, manner: Manner) -> std::io::Result
         typed_bytes: 0,
         shown: VecDeque::new(),
         remark_at: Some(tokio::time::Instant::now() + QUIET_WAIT),
-        is_away: false,
+        away_since: None,
         has_remarked: false,
         exit_status: None,
     };
@@ -113,7 +112,7 @@ struct Shell {
     shown: VecDeque<(Stream, Bytes)>,
     /// When the person is to be told what is being waited for.
     remark_at: Option<tokio::time::Instant>,
-    is_away: bool,
+    away_since: Option<tokio::time::Instant>,
     has_remarked: bool,
     exit_status: Option<i32>,
 }
@@ -189,14 +188,16 @@ impl Shell {
                 }
             }
             Some(Event::Away { .. }) => {
-                self.is_away = true;
-                self.remark_at = Some(tokio::time::Instant::now() + QUIET_AWAY);
+                let now = tokio::time::Instant::now();
+                self.away_since = Some(now);
+                self.remark_at = Some(now + away::QUIET);
             }
             Some(Event::Back) => {
-                self.is_away = false;
                 self.remark_at = None;
-                if std::mem::take(&mut self.has_remarked) {
-                    self.output.remark("\r\n[sortie: connected again]\r\n");
+                if let Some(since) = self.away_since.take()
+                    && std::mem::take(&mut self.has_remarked)
+                {
+                    self.output.remark(&away::farewell(since.elapsed()));
                 }
             }
             Some(Event::Ended(end)) => return Ok(Some(Ending::Channel(end))),
@@ -230,7 +231,7 @@ impl Shell {
 
     /// Nothing is being waited for.
     fn settle(&mut self) {
-        if !self.is_away {
+        if self.away_since.is_none() {
             self.remark_at = None;
         }
     }
@@ -333,10 +334,13 @@ impl Shell {
         if self.manner.is_plugin || !std::io::stderr().is_terminal() {
             return;
         }
-        if self.is_away {
-            self.has_remarked = true;
-            self.output
-                .remark("\r\n[sortie: connection lost, coming back; Enter ~. leaves]\r\n");
+        if let Some(since) = self.away_since {
+            let renewed = std::mem::replace(&mut self.has_remarked, true);
+            self.output.remark(&away::notice(since.elapsed(), renewed));
+            // In a narrow terminal it would not take its own place.
+            if terminal::size().cols >= away::COLUMNS {
+                self.remark_at = Some(tokio::time::Instant::now() + away::RENEWAL);
+            }
         } else {
             self.output
                 .remark(&format!("waiting for {} …\n", self.manner.waiting_for));
