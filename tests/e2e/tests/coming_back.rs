@@ -1,0 +1,539 @@
+//! A session while everything around it breaks: websockets cut, the server killed, the agent
+//! restarted, each in a process of its own. What is typed and what comes back is compared byte by
+//! byte. Networks break in proxies between the client and the server and between the node and the
+//! server.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+use sortie_testkit::{
+    Agent, Installation, PATIENCE, Proxy, Terminal, aws, official_plugin, program, skip, wait_for,
+};
+
+/// A server, a node and the breakable networks of both sides.
+struct Story {
+    // Dropped in this order: nobody waits for a server that is gone.
+    node: Option<Agent>,
+    installation: Installation,
+    node_network: Proxy,
+    client_network: Proxy,
+    node_id: String,
+}
+
+impl Story {
+    /// Enrols a node of its own through its own network. `None` without the AWS CLI, which makes
+    /// the activation.
+    fn begin() -> Result<Option<Self>> {
+        let Some(aws) = aws() else {
+            return skip("the AWS CLI").map(|()| None);
+        };
+        let installation = Installation::with_arguments(&["--no-node"])?;
+        let node_network = Proxy::to_url(installation.fact("https_endpoint"))?;
+        let client_network = Proxy::to_url(installation.fact("endpoint"))?;
+        let mut story = Self {
+            node: None,
+            installation,
+            node_network,
+            client_network,
+            node_id: String::new(),
+        };
+        story.enrol(&aws)?;
+        story.start_node()?;
+        wait_for("the node to be connected", || story.is_connected(&aws))
+            .with_context(|| story.logs())?;
+        Ok(Some(story))
+    }
+
+    fn enrol(&mut self, aws: &Path) -> Result<()> {
+        let activation = ["ssm", "create-activation", "--iam-role", "Nodes"];
+        let activation = self.installation.aws(aws, &activation)?;
+        let word = |name: &str| activation[name].as_str().context("activation");
+        let endpoint = format!("https://{}", self.node_network.address());
+        let output = Command::new(program("sortie-agent")?)
+            .args(["register", "--no-sudo", "--endpoint", &endpoint])
+            .args(["--ca-file", self.installation.fact("ca_file")])
+            .args(["--activation-id", word("ActivationId")?])
+            .args(["--activation-code", word("ActivationCode")?])
+            .arg("--data-dir")
+            .arg(self.node_dir())
+            .output()?;
+        ensure!(output.status.success(), "register: {output:?}");
+        let registration = fs::read(self.node_dir().join("registration.json"))?;
+        let registration: Value = serde_json::from_slice(&registration)?;
+        let id = registration["node_id"].as_str();
+        self.node_id = id.context("no node id")?.to_owned();
+        Ok(())
+    }
+
+    fn node_dir(&self) -> PathBuf {
+        self.installation.scratch().join("node")
+    }
+
+    /// Starts the agent; it runs sessions as whoever runs the test.
+    fn start_node(&mut self) -> Result<()> {
+        let mut command = Command::new(program("sortie-agent")?);
+        command.args(["run", "--run-as-self", "--data-dir"]);
+        command.arg(self.node_dir());
+        let log = self.installation.scratch().join("agent.log");
+        self.node = Some(Agent::spawn(&mut command, log)?);
+        Ok(())
+    }
+
+    fn stop_node(&mut self) -> Result<()> {
+        self.node.take().map_or(Ok(()), Agent::stop)
+    }
+
+    fn kill_node(&mut self) -> Result<()> {
+        self.node.take().map_or(Ok(()), Agent::kill)
+    }
+
+    fn is_connected(&self, aws: &Path) -> Result<Option<()>> {
+        let ask = ["ssm", "get-connection-status", "--target", &self.node_id];
+        let answer = self.installation.aws(aws, &ask)?;
+        Ok((answer["Status"] == "connected").then_some(()))
+    }
+
+    /// What `sortie` answers in JSON, past the client's breakable network.
+    fn asked(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self
+            .installation
+            .command("sortie")?
+            .args(arguments)
+            .output()?;
+        ensure!(output.status.success(), "{arguments:?}: {output:?}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    fn terminate(&self, session_id: &str) -> Result<()> {
+        let output = self
+            .installation
+            .command("sortie")?
+            .args(["sessions", "terminate", session_id])
+            .output()?;
+        ensure!(output.status.success(), "terminate: {output:?}");
+        Ok(())
+    }
+
+    /// The only session there is: the one that is open.
+    fn session_id(&self) -> Result<String> {
+        let sessions = self.asked(&["sessions", "list", "--json"])?;
+        let id = sessions[0]["SessionId"].as_str();
+        Ok(id.context("no session is open")?.to_owned())
+    }
+
+    /// Waits until the session stands in the history, and gives it back.
+    fn ended(&self, session_id: &str) -> Result<Value> {
+        wait_for("the session in the history", || {
+            let sessions = self.asked(&["sessions", "list", "--history", "--json"])?;
+            let sessions = sessions.as_array().context("a list")?;
+            let found = sessions
+                .iter()
+                .find(|session| session["SessionId"] == session_id);
+            Ok(found.cloned())
+        })
+        .with_context(|| self.logs())
+    }
+
+    /// Waits until the agent has nothing of a session any more: its result was delivered.
+    fn node_is_clean(&self) -> Result<()> {
+        let sessions = self.node_dir().join("sessions");
+        wait_for("the results to be delivered", || {
+            let left = fs::read_dir(&sessions)?.count();
+            Ok((left == 0).then_some(()))
+        })
+        .with_context(|| self.logs())
+    }
+
+    fn logs(&self) -> String {
+        let agent = self.node.as_ref().map(Agent::log).unwrap_or_default();
+        format!(
+            "the server's log:\n{}\nthe agent's log:\n{agent}\nthe client's remarks:\n{}",
+            self.installation.log(),
+            self.remarks()
+        )
+    }
+
+    /// A program that reaches the server through the client's network.
+    fn client(&self, program: impl AsRef<Path>) -> Result<Command> {
+        let mut command = self.installation.command(program)?;
+        let endpoint = format!("http://{}", self.client_network.address());
+        command.env("AWS_ENDPOINT_URL", endpoint);
+        Ok(command)
+    }
+
+    /// A shell with our own client.
+    fn our_client(&self) -> Result<Command> {
+        let mut command = self.client("sortie")?;
+        command.args(["start", &self.node_id]);
+        Ok(command)
+    }
+
+    /// What our client said besides what the session showed.
+    fn remarks(&self) -> String {
+        fs::read_to_string(self.installation.scratch().join("remarks")).unwrap_or_default()
+    }
+
+    /// Opens a shell with our own client and has a talk on it. What the client remarks goes to a
+    /// file, out of the way of the bytes that are compared.
+    fn talk(&self) -> Result<Talk> {
+        let mut command = self.client("sh")?;
+        command.args([
+            "-c",
+            "exec sortie start \"$1\" 2>remarks",
+            "sh",
+            &self.node_id,
+        ]);
+        Talk::open(&command, self.installation.scratch(), false).with_context(|| self.logs())
+    }
+}
+
+/// What runs on the node: it repeats each line that it is given, as one write, and says lines of its
+/// own between them, until it is given `quit`.
+const REMOTE: &str = r#"
+stty raw -echo
+cd "$1"
+echo $$ > pid.new && mv pid.new pid
+(
+    number=0
+    while [ ! -e quit ]; do
+        line=0
+        while [ $line -lt 8 ]; do
+            printf 'G%07d%s\n' $number "$2"
+            number=$((number + 1)) line=$((line + 1))
+        done
+        sleep 0.02
+    done
+) &
+printf 'ready\n'
+trap ': > quit' TERM
+while [ ! -e quit ] && IFS= read -r line; do
+    [ "$line" = quit ] && break
+    printf '%s\n' "$line"
+done
+: > quit
+wait
+printf 'bye\n'
+exit 7
+"#;
+
+/// Bytes that are typed and not repeated yet, at most: more than is on the way at any time.
+const AHEAD: usize = 16 << 10;
+
+/// Two streams of numbered lines, one in each direction and back, and one from the node alone. Every
+/// byte that comes must be the next one of its stream.
+struct Talk {
+    terminal: Terminal,
+    folder: tempfile::TempDir,
+    /// What the node adds to its own lines.
+    filler: String,
+    /// The local terminal turns a line feed into two bytes.
+    is_cooked: bool,
+    typed: u64,
+    /// Typed and not repeated yet.
+    expected: VecDeque<Vec<u8>>,
+    ahead: usize,
+    repeated: u64,
+    generated: u64,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+    is_over: bool,
+}
+
+impl Talk {
+    fn open(command: &Command, scratch: &Path, is_cooked: bool) -> Result<Self> {
+        let mut terminal = Terminal::open(command, 200, 50)?;
+        let folder = tempfile::tempdir_in(scratch)?;
+        let script = folder.path().join("remote.sh");
+        fs::write(&script, REMOTE)?;
+        let filler = "0123456789abcdef".repeat(30);
+        let (script, place) = (script.display(), folder.path().display());
+        terminal.line(&format!("exec sh {script} {place} {filler}"))?;
+        let end = if is_cooked { "ready\r\n" } else { "ready\n" };
+        terminal.until(end)?;
+        Ok(Self {
+            terminal,
+            folder,
+            filler,
+            is_cooked,
+            typed: 0,
+            expected: VecDeque::new(),
+            ahead: 0,
+            repeated: 0,
+            generated: 0,
+            rest: Vec::new(),
+            is_over: false,
+        })
+    }
+
+    /// The shell's process on the node.
+    fn process_id(&self) -> Result<Pid> {
+        let text = fs::read_to_string(self.folder.path().join("pid"))?;
+        Pid::from_raw(text.trim().parse()?).context("no process id")
+    }
+
+    /// Types the next line.
+    fn type_line(&mut self) -> Result<()> {
+        let length = usize::try_from(self.typed * 37 % 150)?;
+        let mut line = format!("T{:07}", self.typed).into_bytes();
+        // Keys that a terminal would act upon: the remote one is raw, and ours must be.
+        if !self.is_cooked {
+            line.extend([3, 4, 9, 17, 19, 26, 28, 127]);
+        }
+        line.extend(b"the quick brown fox ".iter().cycle().take(length));
+        line.push(b'\n');
+        self.terminal.keys(&line)?;
+        self.typed += 1;
+        self.ahead += line.len();
+        self.expected.push_back(line);
+        Ok(())
+    }
+
+    /// Types while there is room, and takes what has come.
+    fn go_on(&mut self) -> Result<()> {
+        for _ in 0..4 {
+            if self.ahead < AHEAD {
+                self.type_line()?;
+            }
+        }
+        self.listen()
+    }
+
+    fn listen(&mut self) -> Result<()> {
+        let mut fresh = self.terminal.take(Duration::from_millis(5))?;
+        if self.is_cooked {
+            fresh.retain(|&byte| byte != b'\r');
+        }
+        self.rest.extend(fresh);
+        while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            self.compare(&line)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, line: &[u8]) -> Result<()> {
+        let expected = match line.first() {
+            Some(b'G') => {
+                let line = format!("G{:07}{}\n", self.generated, self.filler);
+                self.generated += 1;
+                line.into_bytes()
+            }
+            Some(b'b') => {
+                self.is_over = true;
+                b"bye\n".to_vec()
+            }
+            _ => {
+                self.repeated += 1;
+                let line = self.expected.pop_front().unwrap_or_default();
+                self.ahead -= line.len();
+                line
+            }
+        };
+        ensure!(
+            line == expected,
+            "expected {}\nand got {}",
+            String::from_utf8_lossy(&expected),
+            String::from_utf8_lossy(line)
+        );
+        Ok(())
+    }
+
+    /// Goes on until what was said before this call has arrived, and news from the node.
+    fn catch_up(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let (typed, generated) = (self.typed + 1, self.generated + 1);
+        self.type_line()?;
+        while self.repeated < typed || self.generated < generated {
+            self.go_on()?;
+            if started.elapsed() > PATIENCE {
+                bail!(
+                    "line {typed} did not come back: {} typed, {} repeated, {} generated",
+                    self.typed,
+                    self.repeated,
+                    self.generated
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the program on the node, and everything must have arrived.
+    fn finish(mut self) -> Result<Option<i32>> {
+        self.terminal.keys("quit\n")?;
+        self.until_over()?;
+        ensure!(
+            self.expected.is_empty(),
+            "{} lines lost",
+            self.expected.len()
+        );
+        Ok(self.terminal.exit_status()?.code())
+    }
+
+    fn until_over(&mut self) -> Result<()> {
+        let started = Instant::now();
+        while !self.is_over {
+            self.listen()?;
+            ensure!(started.elapsed() < PATIENCE, "the end did not come");
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a process is gone.
+fn gone(process: Pid) -> Result<()> {
+    wait_for("the shell on the node to end", || {
+        Ok(test_kill_process(process).is_err().then_some(()))
+    })
+}
+
+#[test]
+fn every_byte_arrives_through_cuts_and_restarts_of_everything() -> Result<()> {
+    let Some(mut story) = Story::begin()? else {
+        return Ok(());
+    };
+    let mut talk = story.talk()?;
+    talk.catch_up()?;
+    let session_id = story.session_id()?;
+    through_cuts(&story, &mut talk).with_context(|| story.logs())?;
+    for round in 0..3 {
+        story.installation.kill()?;
+        talk.type_line()?;
+        story.installation.restart()?;
+        talk.catch_up()
+            .with_context(|| format!("kill {round}: {}", story.logs()))?;
+    }
+
+    // Sessions live on without an agent, and with one that is killed.
+    story.stop_node()?;
+    talk.catch_up()?;
+    story.start_node()?;
+    talk.catch_up()?;
+    story.kill_node()?;
+    story.node_network.cut();
+    talk.catch_up()?;
+    story.start_node()?;
+    talk.catch_up()?;
+
+    assert!(talk.typed > 100, "only {} lines were typed", talk.typed);
+    assert_eq!(talk.finish()?, Some(7), "{}", story.logs());
+    assert_eq!(story.ended(&session_id)?["Status"], "Terminated");
+    story.node_is_clean()
+}
+
+/// Twenty cuts of each side's connections: some wait until everything is back, some come while it is
+/// coming back, and some hit the new connection after so many bytes.
+fn through_cuts(story: &Story, talk: &mut Talk) -> Result<()> {
+    let sides = [&story.client_network, &story.node_network];
+    for round in 0_u64..20 {
+        for (side, network) in sides.into_iter().enumerate() {
+            match round % 4 {
+                0 => network.cut_next(400 + 700 * round),
+                1 => {
+                    // Both at once.
+                    let _ = sides.map(Proxy::cut);
+                }
+                _ => {}
+            }
+            network.cut();
+            talk.go_on()?;
+            if round % 4 != 2 {
+                let place = || format!("cut {round} of side {side}");
+                talk.catch_up().with_context(place)?;
+            }
+        }
+    }
+    talk.catch_up()
+}
+
+#[test]
+fn a_termination_asked_for_while_the_node_is_away_happens_when_it_is_back() -> Result<()> {
+    let Some(mut story) = Story::begin()? else {
+        return Ok(());
+    };
+    let mut talk = story.talk()?;
+    talk.catch_up()?;
+    let shell = talk.process_id()?;
+    let session_id = story.session_id()?;
+
+    story.node_network.refuse();
+    story.node_network.cut();
+    story.terminate(&session_id)?;
+    // The person need not wait for the node.
+    assert_eq!(talk.terminal.exit_status()?.code(), Some(255));
+    let remarks = story.remarks();
+    assert!(remarks.contains("Your session was ended by"), "{remarks}");
+    assert!(test_kill_process(shell).is_ok(), "the node cannot know yet");
+
+    // The row is the truth, not what a server remembers.
+    story.installation.kill()?;
+    story.installation.restart()?;
+    assert!(test_kill_process(shell).is_ok(), "the node cannot know yet");
+    story.node_network.pass();
+    gone(shell).with_context(|| story.logs())?;
+    let ended = story.ended(&session_id)?;
+    assert_eq!(ended["Status"], "Terminated", "{ended}");
+    story.node_is_clean()
+}
+
+#[test]
+fn a_client_that_was_away_learns_why_its_session_ended() -> Result<()> {
+    let Some(story) = Story::begin()? else {
+        return Ok(());
+    };
+    let client = story.our_client()?;
+    // On the terminal itself, where remarks are shown.
+    let mut terminal = Terminal::open(&client, 200, 50)?;
+    terminal.line("echo he\"\"re")?;
+    terminal.until("here")?;
+    let session_id = story.session_id()?;
+
+    story.client_network.refuse();
+    story.client_network.cut();
+    terminal.until("connection lost for 2 s")?;
+    terminal.until("connection lost for 3 s")?;
+    story.client_network.pass();
+    terminal.until("connected again after")?;
+    terminal.line("echo ag\"\"ain")?;
+    terminal.until("again\r\n")?;
+
+    story.client_network.refuse();
+    story.client_network.cut();
+    story.terminate(&session_id)?;
+    assert_eq!(story.ended(&session_id)?["Status"], "Terminated");
+    story.client_network.pass();
+    terminal.until("Your session was ended by")?;
+    assert_eq!(terminal.exit_status()?.code(), Some(255));
+    assert!(terminal.is_cooked()?, "the terminal is as it was before");
+    story.node_is_clean()
+}
+
+#[test]
+fn a_result_waits_for_the_next_agent_and_the_last_output_for_the_network() -> Result<()> {
+    let Some(mut story) = Story::begin()? else {
+        return Ok(());
+    };
+    let mut talk = story.talk()?;
+    talk.catch_up()?;
+    let shell = talk.process_id()?;
+    let session_id = story.session_id()?;
+    // It ends by itself, and nobody can be told.
+    story.node_network.refuse();
+    story.node_network.cut();
+    kill_process(shell, Signal::TERM)?;
+    story.kill_node()?;
+    gone(shell)?;
+    story.start_node()?;
+    story.node_network.pass();
+    talk.until_over().with_context(|| story.logs())?;
+    assert_eq!(talk.terminal.exit_status()?.code(), Some(7));
+    assert_eq!(story.ended(&session_id)?["Status"], "Terminated");
+    story.node_is_clean()
+}
