@@ -212,10 +212,41 @@ impl Control {
         name: &UserName,
         now: Timestamp,
     ) -> Result<Option<NewAdministrator>, CreateAdministratorError> {
-        if self.inner.state.user_named(name.as_str()).await?.is_some() {
+        self.create_administrator_keeping(name, now, |_| Ok(()))
+            .await
+    }
+
+    /// The same, when `keep` has put the secret where it stays: were it put there afterwards, a crash in
+    /// between would leave an installation that nobody can use.
+    ///
+    /// # Errors
+    /// When the state or `keep` fails. There is no administrator then.
+    pub async fn create_administrator_keeping<E: From<CreateAdministratorError>>(
+        &self,
+        name: &UserName,
+        now: Timestamp,
+        keep: impl FnOnce(&NewAdministrator) -> Result<(), E>,
+    ) -> Result<Option<NewAdministrator>, E> {
+        if self.has_user(name).await? {
             return Ok(None);
         }
-        let (made, key) = self.new_administrator(name, now)?;
+        let (made, key) = self
+            .new_administrator(name, now)
+            .map_err(CreateAdministratorError::from)?;
+        keep(&made)?;
+        Ok(self.commit_administrator(made, key, now).await?)
+    }
+
+    async fn has_user(&self, name: &UserName) -> Result<bool, CreateAdministratorError> {
+        Ok(self.inner.state.user_named(name.as_str()).await?.is_some())
+    }
+
+    async fn commit_administrator(
+        &self,
+        made: NewAdministrator,
+        key: AccessKey,
+        now: Timestamp,
+    ) -> Result<Option<NewAdministrator>, CreateAdministratorError> {
         let details = json!({
             "userName": made.user.name,
             "arn": self.inner.names.user(&made.user),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sortie_control::{Control, CreateAdministratorError, RootKey, Settings};
+use sortie_control::{Control, CreateAdministratorError, NewAdministrator, RootKey, Settings};
 use sortie_doors::{DoorOptions, Doors, Listener};
 use sortie_gateway::{Gateway, Options as GatewayOptions};
 use sortie_ports::{LocalSignals, Signals, State, StoreError};
@@ -41,7 +41,7 @@ const DATABASE: &str = "sortie.db";
 pub enum StartError {
     /// The first administrator could not be made.
     #[error("cannot make the administrator")]
-    Administrator(#[source] CreateAdministratorError),
+    Administrator(#[from] CreateAdministratorError),
     /// A port could not be taken.
     #[error("cannot listen on {address}")]
     Bind {
@@ -94,6 +94,14 @@ struct AdministratorFile {
 }
 
 impl Administrator {
+    fn of(made: &NewAdministrator) -> Self {
+        Self {
+            user_name: made.user.name.to_string(),
+            access_key_id: made.access_key_id.to_string(),
+            secret_access_key: made.secret.clone(),
+        }
+    }
+
     fn write(&self, path: &Path) -> Result<(), FileError> {
         let content = AdministratorFile {
             user_name: self.user_name.clone(),
@@ -185,7 +193,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     )
     .await
     .map_err(StartError::Control)?;
-    let administrator = administrator(&control, &state, &config).await?;
+    let administrator = administrator(&control, &config).await?;
     let wired = Wired {
         config: &config,
         control: control.clone(),
@@ -223,36 +231,24 @@ fn control_settings(config: &Config) -> Settings {
     }
 }
 
-/// Makes the administrator if there is none of that name. With a file for it the key goes there.
+/// Makes the administrator if there is none of that name. With a file for it the key goes there, and
+/// does so first: a key that could not be written afterwards would be lost.
 async fn administrator(
     control: &Control,
-    state: &Arc<dyn State>,
     config: &Config,
 ) -> Result<Option<Administrator>, StartError> {
-    let name = config.administrator_name.as_str();
-    let is_there = state
-        .user_named(name)
-        .await
-        .map_err(StartError::State)?
-        .is_some();
-    if let (false, Some(path)) = (is_there, &config.administrator_file) {
-        // A key that could not be written afterwards would be lost.
-        files::write_private(path, b"")?;
-    }
-    let made = control
-        .create_administrator(&config.administrator_name, now())
-        .await
-        .map_err(StartError::Administrator)?;
-    let Some(made) = made else { return Ok(None) };
-    let administrator = Administrator {
-        user_name: made.user.name.to_string(),
-        access_key_id: made.access_key_id.to_string(),
-        secret_access_key: made.secret,
+    let path = config.administrator_file.as_deref();
+    let keep = |made: &NewAdministrator| match path {
+        Some(path) => Ok(Administrator::of(made).write(path)?),
+        None => Ok::<(), StartError>(()),
     };
-    match &config.administrator_file {
-        Some(path) => administrator.write(path).map(|()| None).map_err(Into::into),
-        None => Ok(Some(administrator)),
-    }
+    let made = control
+        .create_administrator_keeping(&config.administrator_name, now(), keep)
+        .await?;
+    Ok(made
+        .as_ref()
+        .map(Administrator::of)
+        .filter(|_| path.is_none()))
 }
 
 /// What is ready before anything is accepted.

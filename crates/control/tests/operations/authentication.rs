@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sortie_control::{
-    AuthenticationError, Caller, GetCallerIdentityError, RequestManagedInstanceRoleTokenError,
-    RequestManagedInstanceRoleTokenInput, RequestManagedInstanceRoleTokenOutput,
-    UpdateManagedInstancePublicKeyError, UpdateManagedInstancePublicKeyInput,
-    UpdateManagedInstanceRoleInput,
+    AuthenticationError, Caller, CreateAdministratorError, GetCallerIdentityError,
+    NewAdministrator, RequestManagedInstanceRoleTokenError, RequestManagedInstanceRoleTokenInput,
+    RequestManagedInstanceRoleTokenOutput, UpdateManagedInstancePublicKeyError,
+    UpdateManagedInstancePublicKeyInput, UpdateManagedInstanceRoleInput,
 };
 use sortie_types::{NodeId, Secret, Timestamp};
 
@@ -311,4 +311,36 @@ async fn a_changed_role_shows_in_the_next_credentials() {
         .await
         .unwrap();
     assert!(matches!(known.caller, Caller::Node(node) if node.iam_role == "Others"));
+}
+
+#[tokio::test]
+async fn there_is_no_administrator_whose_key_was_not_kept() {
+    #[derive(Debug)]
+    enum NotMade {
+        Control,
+        Disk,
+    }
+    impl From<CreateAdministratorError> for NotMade {
+        fn from(_: CreateAdministratorError) -> Self {
+            Self::Control
+        }
+    }
+    let world = World::start().await;
+    let name = "bob".parse().unwrap();
+    let full = |_: &NewAdministrator| Err(NotMade::Disk);
+    let outcome = world
+        .control
+        .create_administrator_keeping(&name, START, full)
+        .await;
+    assert!(matches!(outcome, Err(NotMade::Disk)));
+    let mut kept = None;
+    let made = world
+        .control
+        .create_administrator_keeping(&name, START, |made| {
+            kept = Some(made.access_key_id.clone());
+            Ok::<(), NotMade>(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(kept, made.map(|made| made.access_key_id));
 }
