@@ -390,8 +390,13 @@ pub(crate) fn ensure_session_account(sudo: bool) -> io::Result<Account> {
     if find_account(SESSION_ACCOUNT)?.is_none() {
         make_session_account()?;
     }
-    if sudo && let Err(error) = allow_sudo() {
-        tracing::warn!(%error, "cannot let {SESSION_ACCOUNT} use sudo");
+    let directory = Path::new(SUDOERS_DIRECTORY);
+    if sudo {
+        if let Err(error) = allow_sudo(directory) {
+            tracing::warn!(%error, "cannot let {SESSION_ACCOUNT} use sudo");
+        }
+    } else if let Err(error) = withdraw_sudo(directory) {
+        tracing::warn!(%error, "{SESSION_ACCOUNT} may still use sudo");
     }
     find_account(SESSION_ACCOUNT)?.ok_or_else(|| {
         io::Error::other(format!(
@@ -428,8 +433,7 @@ fn make_session_account() -> io::Result<()> {
 }
 
 /// Leaves a file that is there alone: an administrator may have narrowed it.
-fn allow_sudo() -> io::Result<()> {
-    let directory = Path::new(SUDOERS_DIRECTORY);
+fn allow_sudo(directory: &Path) -> io::Result<()> {
     let path = directory.join(SUDOERS_FILE);
     if !directory.is_dir() || path.exists() {
         return Ok(());
@@ -449,6 +453,20 @@ fn allow_sudo() -> io::Result<()> {
         let _ = fs::remove_file(&unjudged);
     }
     written
+}
+
+/// Takes back what an earlier registration allowed. What an administrator wrote there stays.
+fn withdraw_sudo(directory: &Path) -> io::Result<()> {
+    let path = directory.join(SUDOERS_FILE);
+    match fs::read(&path) {
+        Ok(text) if text == SUDOERS_TEXT.as_bytes() => fs::remove_file(&path),
+        Ok(_) => Err(io::Error::other(format!(
+            "{} was changed by hand",
+            path.display()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn judge_sudoers(path: &Path) -> io::Result<()> {
@@ -916,5 +934,22 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&inner).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::read_dir(&inner).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_sudo_rule_is_given_once_and_only_our_own_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let rule = directory.path().join(SUDOERS_FILE);
+        withdraw_sudo(directory.path()).unwrap();
+        allow_sudo(directory.path()).unwrap();
+        assert_eq!(fs::read_to_string(&rule).unwrap(), SUDOERS_TEXT);
+        assert_eq!(fs::metadata(&rule).unwrap().mode() & 0o777, 0o440);
+        withdraw_sudo(directory.path()).unwrap();
+        assert!(!rule.exists());
+
+        fs::write(&rule, "ssm-user ALL=(ALL) /usr/bin/apt\n").unwrap();
+        allow_sudo(directory.path()).unwrap();
+        assert!(withdraw_sudo(directory.path()).is_err());
+        assert!(fs::read_to_string(&rule).unwrap().contains("apt"));
     }
 }
