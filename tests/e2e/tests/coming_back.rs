@@ -15,7 +15,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use sortie_testkit::{
-    Agent, Installation, PATIENCE, Proxy, Terminal, aws, official_plugin, program, skip, wait_for,
+    Agent, Installation, PATIENCE, Proxy, Server, Terminal, aws, official_plugin, program, skip,
+    wait_for,
 };
 
 /// A server, a node and the breakable networks of both sides.
@@ -26,6 +27,8 @@ struct Story {
     node_network: Proxy,
     client_network: Proxy,
     node_id: String,
+    /// `serve` on the same state and port in place of `dev`.
+    served: Option<Server>,
 }
 
 impl Story {
@@ -44,11 +47,11 @@ impl Story {
             node_network,
             client_network,
             node_id: String::new(),
+            served: None,
         };
         story.enrol(&aws)?;
         story.start_node()?;
-        wait_for("the node to be connected", || story.is_connected(&aws))
-            .with_context(|| story.logs())?;
+        story.wait_for_node(&aws)?;
         Ok(Some(story))
     }
 
@@ -95,29 +98,73 @@ impl Story {
         self.node.take().map_or(Ok(()), Agent::kill)
     }
 
-    fn is_connected(&self, aws: &Path) -> Result<Option<()>> {
-        let ask = ["ssm", "get-connection-status", "--target", &self.node_id];
-        let answer = self.installation.aws(aws, &ask)?;
-        Ok((answer["Status"] == "connected").then_some(()))
+    fn wait_for_node(&self, aws: &Path) -> Result<()> {
+        wait_for("the node to be connected", || {
+            let ask = ["ssm", "get-connection-status", "--target", &self.node_id];
+            let mut command = self.command(aws)?;
+            let output = command.args(ask).args(["--output", "json"]).output()?;
+            ensure!(output.status.success(), "{ask:?}: {output:?}");
+            let answer: Value = serde_json::from_slice(&output.stdout)?;
+            Ok((answer["Status"] == "connected").then_some(()))
+        })
+        .with_context(|| self.logs())
     }
 
-    /// What `sortie` answers in JSON, past the client's breakable network.
+    /// Ends `dev`, and starts `serve` in its place.
+    fn serve(&mut self) -> Result<()> {
+        self.installation.stop()?;
+        self.client_network = Proxy::to_url(self.installation.fact("https_endpoint"))?;
+        self.start_serving()
+    }
+
+    fn start_serving(&mut self) -> Result<()> {
+        let listen = self.installation.fact("https_endpoint");
+        let listen = listen.trim_start_matches("https://");
+        let mut command = Command::new(program("sortie-server")?);
+        command.args(["serve", "--listen-tls", listen, "--data-dir"]);
+        command.arg(self.installation.data_dir().join("server"));
+        let mut server =
+            Server::spawn(&mut command, self.installation.scratch().join("serve.log"))?;
+        wait_for("the server to be ready", || {
+            ensure!(server.is_running()?, "the server ended: {}", server.log());
+            Ok(server.log().contains("ready").then_some(()))
+        })?;
+        self.served = Some(server);
+        Ok(())
+    }
+
+    /// A program that reaches the server past the breakable networks.
+    fn command(&self, program: impl AsRef<Path>) -> Result<Command> {
+        let address = match &self.served {
+            Some(_) => self.installation.fact("https_endpoint"),
+            None => self.installation.fact("endpoint"),
+        };
+        let address = address.split("://").last().unwrap_or_default();
+        self.command_at(program, address)
+    }
+
+    fn command_at(&self, program: impl AsRef<Path>, address: &str) -> Result<Command> {
+        let mut command = self.installation.command(program)?;
+        let scheme = match &self.served {
+            Some(_) => "https",
+            None => "http",
+        };
+        command
+            .env("AWS_ENDPOINT_URL", format!("{scheme}://{address}"))
+            .env("AWS_CA_BUNDLE", self.installation.fact("ca_file"));
+        Ok(command)
+    }
+
+    /// What `sortie` answers in JSON.
     fn asked(&self, arguments: &[&str]) -> Result<Value> {
-        let output = self
-            .installation
-            .command("sortie")?
-            .args(arguments)
-            .output()?;
+        let output = self.command("sortie")?.args(arguments).output()?;
         ensure!(output.status.success(), "{arguments:?}: {output:?}");
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     fn terminate(&self, session_id: &str) -> Result<()> {
-        let output = self
-            .installation
-            .command("sortie")?
-            .args(["sessions", "terminate", session_id])
-            .output()?;
+        let arguments = ["sessions", "terminate", session_id];
+        let output = self.command("sortie")?.args(arguments).output()?;
         ensure!(output.status.success(), "terminate: {output:?}");
         Ok(())
     }
@@ -155,18 +202,16 @@ impl Story {
     fn logs(&self) -> String {
         let agent = self.node.as_ref().map(Agent::log).unwrap_or_default();
         format!(
-            "the server's log:\n{}\nthe agent's log:\n{agent}\nthe client's remarks:\n{}",
+            "the server's log:\n{}{}\nthe agent's log:\n{agent}\nthe client's remarks:\n{}",
             self.installation.log(),
+            self.served.as_ref().map(Server::log).unwrap_or_default(),
             self.remarks()
         )
     }
 
     /// A program that reaches the server through the client's network.
     fn client(&self, program: impl AsRef<Path>) -> Result<Command> {
-        let mut command = self.installation.command(program)?;
-        let endpoint = format!("http://{}", self.client_network.address());
-        command.env("AWS_ENDPOINT_URL", endpoint);
-        Ok(command)
+        self.command_at(program, &self.client_network.address().to_string())
     }
 
     /// A shell with our own client.
@@ -296,10 +341,15 @@ impl Talk {
         Ok(())
     }
 
+    /// The official client sends lost input again at ten messages a second.
+    fn most_ahead(&self) -> usize {
+        if self.is_cooked { 256 } else { AHEAD }
+    }
+
     /// Types while there is room, and takes what has come.
     fn go_on(&mut self) -> Result<()> {
         for _ in 0..4 {
-            if self.ahead < AHEAD {
+            if self.ahead < self.most_ahead() {
                 self.type_line()?;
             }
         }
@@ -378,10 +428,43 @@ impl Talk {
     }
 
     fn until_over(&mut self) -> Result<()> {
-        let started = Instant::now();
-        while !self.is_over {
+        self.listen_until("the end", |talk| talk.is_over)
+    }
+
+    /// Types nothing until everything that was typed is repeated.
+    fn settle(&mut self) -> Result<()> {
+        self.listen_until("the last typed line", |talk| talk.expected.is_empty())
+    }
+
+    /// Lets nothing through, with something typed under way, until nothing comes any more; then
+    /// breaks all connections. Nothing passes until the network is told so.
+    fn lose_network(&mut self, network: &Proxy) -> Result<()> {
+        network.hold();
+        self.type_line()?;
+        let silence = Duration::from_millis(100);
+        let mut heard = Instant::now();
+        while heard.elapsed() < silence {
+            let before = (self.generated, self.repeated, self.rest.len());
             self.listen()?;
-            ensure!(started.elapsed() < PATIENCE, "the end did not come");
+            if before != (self.generated, self.repeated, self.rest.len()) {
+                heard = Instant::now();
+            }
+        }
+        network.cut();
+        Ok(())
+    }
+
+    /// Types nothing until so many lines more have come from the node.
+    fn hear(&mut self, lines: u64) -> Result<()> {
+        let enough = self.generated + lines;
+        self.listen_until("the node", |talk| talk.generated >= enough)
+    }
+
+    fn listen_until(&mut self, what: &str, reached: impl Fn(&Self) -> bool) -> Result<()> {
+        let started = Instant::now();
+        while !reached(self) {
+            self.listen()?;
+            ensure!(started.elapsed() < PATIENCE, "{what} did not come");
         }
         Ok(())
     }
@@ -536,4 +619,98 @@ fn a_result_waits_for_the_next_agent_and_the_last_output_for_the_network() -> Re
     assert_eq!(talk.terminal.exit_status()?.code(), Some(7));
     assert_eq!(story.ended(&session_id)?["Status"], "Terminated");
     story.node_is_clean()
+}
+
+#[test]
+fn a_server_that_stops_takes_no_new_session_and_finds_the_old_ones_again() -> Result<()> {
+    let Some(mut story) = Story::begin()? else {
+        return Ok(());
+    };
+    let Some(aws) = aws() else { return Ok(()) };
+    story.serve()?;
+    story.wait_for_node(&aws)?;
+    let mut talk = story.talk()?;
+    talk.catch_up()?;
+    let session_id = story.session_id()?;
+    for round in 0..2 {
+        let place = || format!("stop {round}");
+        let started = Instant::now();
+        let server = story.served.take().context("no server")?;
+        server.stop()?;
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "sessions are not waited for"
+        );
+        talk.type_line()?;
+        // Nobody is there to start a session: the client says so, and does not wait.
+        let refused = story.our_client()?.output()?;
+        assert_eq!(refused.status.code(), Some(255), "{refused:?}");
+        story.start_serving()?;
+        talk.catch_up()
+            .with_context(place)
+            .with_context(|| story.logs())?;
+    }
+    assert_eq!(talk.finish()?, Some(7), "{}", story.logs());
+    assert_eq!(story.ended(&session_id)?["Status"], "Terminated");
+    story.node_is_clean()
+}
+
+/// Our node and the official client. That one gives up about three seconds after a loss, and at once
+/// when a key is typed before it has noticed the loss; and it shows output again whose
+/// acknowledgement it could not write. So its network falls silent before the connection breaks.
+#[test]
+fn the_official_plugin_loses_nothing_in_short_outages() -> Result<()> {
+    let Some(plugin) = official_plugin() else {
+        return Ok(());
+    };
+    let Some(mut story) = Story::begin()? else {
+        return Ok(());
+    };
+    let Some(aws) = aws() else { return Ok(()) };
+    let mut talk = official_talk(&story, &aws, &plugin).with_context(|| story.logs())?;
+    talk.catch_up()?;
+    let session_id = story.session_id()?;
+    for round in 0..20 {
+        let place = || format!("cut {round}: {}", story.logs());
+        story.node_network.cut();
+        talk.catch_up().with_context(place)?;
+        talk.lose_network(&story.client_network)
+            .with_context(place)?;
+        story.client_network.pass();
+        // Only a new connection can bring anything.
+        talk.hear(1).with_context(place)?;
+        talk.catch_up().with_context(place)?;
+    }
+    for round in 0..3 {
+        let place = || format!("kill {round}");
+        talk.lose_network(&story.client_network)
+            .with_context(place)?;
+        story.installation.kill()?;
+        story.installation.restart()?;
+        story.client_network.pass();
+        talk.hear(1)
+            .with_context(place)
+            .with_context(|| story.logs())?;
+        talk.catch_up()
+            .with_context(place)
+            .with_context(|| story.logs())?;
+    }
+    story.kill_node()?;
+    story.start_node()?;
+    talk.catch_up()?;
+    talk.settle()?;
+    talk.finish()?;
+    assert_eq!(story.ended(&session_id)?["Status"], "Terminated");
+    story.node_is_clean()
+}
+
+/// A talk through the official client, as the stock CLI starts it.
+fn official_talk(story: &Story, aws: &Path, plugin: &Path) -> Result<Talk> {
+    let mut command = story.client(aws)?;
+    let folder = plugin.parent().context("the plugin is in no folder")?;
+    let path = story.installation.environment()?.remove("PATH");
+    let path = format!("{}:{}", folder.display(), path.unwrap_or_default());
+    command.env("PATH", path);
+    command.args(["ssm", "start-session", "--target", &story.node_id]);
+    Talk::open(&command, story.installation.scratch(), true)
 }
