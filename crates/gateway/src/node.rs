@@ -80,6 +80,8 @@ struct Channel {
     outgoing: mpsc::Receiver<Bytes>,
     close: CancellationToken,
     ours: bool,
+    /// Messages that could not be read.
+    unreadable: u64,
 }
 
 /// Serves a control channel until it ends.
@@ -162,6 +164,7 @@ impl Channel {
                 outgoing,
                 close,
                 ours,
+                unreadable: 0,
             },
             cloned,
         )
@@ -202,6 +205,7 @@ impl Channel {
             .flatten()
             .filter_map(|id| id.parse().ok())
             .collect();
+        let mut ended = 0_usize;
         for orphan in named.iter().filter(|id| !alive.contains(id)) {
             let told = self
                 .shared
@@ -210,7 +214,11 @@ impl Channel {
                 // It takes no more now; what it still runs then it lists the next time.
                 break;
             }
-            info!(%node_id, session_id = %orphan, "session is over but runs on the node: ended there");
+            debug!(%node_id, session_id = %orphan, "session is over but runs on the node: ended there");
+            ended += 1;
+        }
+        if ended > 0 {
+            info!(%node_id, ended, "sessions that are over ran on the node: ended there");
         }
         for row in &rows {
             let named = listed.map(|_| named.contains(&row.id));
@@ -258,7 +266,7 @@ impl Channel {
         }
     }
 
-    async fn message(&self, message: Message) {
+    async fn message(&mut self, message: Message) {
         let Message::Binary(bytes) = message else {
             return;
         };
@@ -272,7 +280,14 @@ impl Channel {
             }
             Ok(ControlMessage::Sessions(running)) => self.greet(Some(&running.sessions)).await,
             Ok(other) => debug!(%node_id, kind = kind(&other), "control message ignored"),
-            Err(error) => warn!(%node_id, %error, "control message cannot be read"),
+            Err(error) => {
+                self.unreadable += 1;
+                // Ever more rarely: a node must not fill the disk of the server with its nonsense.
+                if self.unreadable.is_power_of_two() {
+                    let count = self.unreadable;
+                    warn!(node_id = %self.node_id(), count, %error, "control messages cannot be read");
+                }
+            }
         }
     }
 
