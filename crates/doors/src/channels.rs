@@ -95,7 +95,7 @@ impl House {
         entry: &'static OperationEntry,
         body: Body,
     ) -> Outcome {
-        let body = match self.bodies.read(body).await {
+        let body = match self.bodies.read(body, received.source()).await {
             Ok(body) => body,
             Err(error) => {
                 return self

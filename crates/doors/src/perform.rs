@@ -100,7 +100,7 @@ impl House {
 
     /// A call of a query service: the form names action and version, the version the service.
     async fn form(&self, received: &Received, own: Option<Service>, body: Body) -> Outcome {
-        let body = self.bodies.read(body).await;
+        let body = self.bodies.read(body, received.source()).await;
         let guess = own.unwrap_or(Service::Sts);
         let body = match body {
             Ok(body) => body,
@@ -135,7 +135,7 @@ impl House {
 
     /// A call of a JSON service.
     async fn call(&self, received: &Received, target: Target<'_>, body: Body) -> Outcome {
-        match self.bodies.read(body).await {
+        match self.bodies.read(body, received.source()).await {
             Ok(body) => {
                 let input = Input {
                     signed: &body,

@@ -1,7 +1,12 @@
 //! A request as it came in: raw path, raw query, headers in order, and the body read with a limit.
 //! Nothing is decoded or normalised here, because the caller signed the raw text.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -22,6 +27,12 @@ const SMALL: usize = 64 << 10;
 
 /// How many larger bodies may be on their way in at once.
 const LARGE_BODIES: usize = 64;
+
+/// How many of them may come from one source, so that none keeps all others waiting.
+const LARGE_BODIES_OF_ONE: usize = 16;
+
+/// Sources that are remembered, until those with nothing on its way are forgotten.
+const SOURCES: usize = 1024;
 
 /// User agents are shortened when they are recorded; nothing needs more than this before.
 const USER_AGENT_LIMIT: usize = 4096;
@@ -76,7 +87,12 @@ impl Received {
     }
 
     pub(crate) fn source_ip(&self) -> String {
-        self.connection.peer().ip().to_canonical().to_string()
+        self.source().to_canonical().to_string()
+    }
+
+    /// The address that the request comes from.
+    pub(crate) fn source(&self) -> IpAddr {
+        self.connection.peer().ip()
     }
 
     pub(crate) fn user_agent(&self) -> Option<String> {
@@ -120,6 +136,8 @@ pub(crate) struct Bodies {
     limit: usize,
     /// One permit a body that grew beyond [`SMALL`].
     large: Semaphore,
+    /// The same for each source.
+    shares: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
 
 impl Bodies {
@@ -128,19 +146,30 @@ impl Bodies {
         Self {
             limit,
             large: Semaphore::new(LARGE_BODIES),
+            shares: Mutex::default(),
         }
     }
 
-    /// Reads a body, with or without a declared length.
-    pub(crate) async fn read(&self, body: Body) -> Result<Bytes, BodyError> {
-        timeout(BODY_TIME, self.read_up_to(body))
+    /// What one source may have on its way in.
+    fn share(&self, source: IpAddr) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if shares.len() >= SOURCES {
+            shares.retain(|_, share| Arc::strong_count(share) > 1);
+        }
+        let new = || Arc::new(Semaphore::new(LARGE_BODIES_OF_ONE));
+        Arc::clone(shares.entry(site(source)).or_insert_with(new))
+    }
+
+    /// Reads a body that comes from `source`, with or without a declared length.
+    pub(crate) async fn read(&self, body: Body, source: IpAddr) -> Result<Bytes, BodyError> {
+        timeout(BODY_TIME, self.read_up_to(body, source))
             .await
             .unwrap_or(Err(BodyError::Incomplete))
     }
 
-    async fn read_up_to(&self, mut body: Body) -> Result<Bytes, BodyError> {
+    async fn read_up_to(&self, mut body: Body, source: IpAddr) -> Result<Bytes, BodyError> {
         let mut read = BytesMut::new();
-        let mut permit = None;
+        let mut permits = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|_| BodyError::Incomplete)?;
             let Some(data) = frame.data_ref() else {
@@ -151,12 +180,22 @@ impl Bodies {
                 discard(body, self.limit).await;
                 return Err(BodyError::TooLarge);
             }
-            if size > SMALL && permit.is_none() {
-                permit = self.large.acquire().await.ok();
+            if size > SMALL && permits.is_none() {
+                // The source's own first: who waits for that must not stand in the way of others.
+                let own = self.share(source).acquire_owned().await.ok();
+                permits = Some((own, self.large.acquire().await.ok()));
             }
             read.extend_from_slice(data);
         }
         Ok(read.freeze())
+    }
+}
+
+/// The address, or what of it is not its owner's to choose.
+fn site(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        v4 => v4,
     }
 }
 
@@ -169,5 +208,63 @@ async fn discard(mut body: Body, limit: usize) {
         if discarded > limit {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use http_body_util::Full;
+    use hyper::body::Frame;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// A body that begins and does not go on.
+    struct Stuck(Option<Bytes>);
+
+    impl hyper::body::Body for Stuck {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.take().map_or(Poll::Pending, |bytes| {
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_source_does_not_keep_the_large_bodies_of_others_waiting() {
+        let bodies = Arc::new(Bodies::new(1 << 20));
+        let large = || Bytes::from(vec![b'x'; 2 * SMALL]);
+        let mut slow = JoinSet::new();
+        // Addresses that one machine may give itself.
+        for number in 0..4 * LARGE_BODIES as u128 {
+            let bodies = Arc::clone(&bodies);
+            let source = Ipv6Addr::from_bits(0x2001_0db8 << 96 | number);
+            let body = Body::new(Stuck(Some(large())));
+            slow.spawn(async move { bodies.read(body, source.into()).await });
+        }
+        while bodies.large.available_permits() == LARGE_BODIES {
+            tokio::task::yield_now().await;
+        }
+        let other = Ipv6Addr::from_bits(0x2001_0db9 << 96).into();
+        let begun = tokio::time::Instant::now();
+        let read = bodies.read(Body::new(Full::new(large())), other).await;
+        assert_eq!(read.unwrap().len(), 2 * SMALL);
+        assert!(begun.elapsed() < BODY_TIME);
+        while let Some(read) = slow.join_next().await {
+            assert_eq!(read.unwrap(), Err(BodyError::Incomplete));
+        }
+        assert_eq!(bodies.large.available_permits(), LARGE_BODIES);
     }
 }
