@@ -1,7 +1,14 @@
 //! The accept loops: TCP, TLS, HTTP/1.1, with bounds on what strangers can hold or delay, and a
 //! drain with a deadline. Serves whatever router it is given; knows no routes.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::{
@@ -43,12 +50,74 @@ pub(crate) struct Serving {
     pub(crate) limits: Limits,
     /// One permit a connection, over all listeners.
     pub(crate) permits: Arc<Semaphore>,
+    /// What each source has of them.
+    pub(crate) shares: Arc<Shares>,
     /// Owns every connection's task.
     pub(crate) tasks: TaskTracker,
     /// Tells to accept no more and to finish what is under way.
     pub(crate) stop: CancellationToken,
     /// Tells to drop what is still under way.
     pub(crate) abandon: CancellationToken,
+}
+
+/// How many connections each source has, so that one alone cannot take them all. A source is an
+/// address, or the network of which a machine may choose its addresses. Loopback is no source: who
+/// is on this machine has other means, and a proxy here speaks for everybody.
+pub(crate) struct Shares {
+    most: usize,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection of a source.
+pub(crate) struct Share {
+    shares: Arc<Shares>,
+    source: Option<IpAddr>,
+}
+
+impl Shares {
+    /// Half of `connections` for each.
+    pub(crate) fn of(connections: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most: connections.div_ceil(2),
+            open: Mutex::default(),
+        })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more connection of `peer`; `None` when it has enough.
+    fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Share> {
+        let source = match peer.to_canonical() {
+            local if local.is_loopback() => None,
+            IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+            v4 => Some(v4),
+        };
+        if let Some(source) = source {
+            let mut open = self.open();
+            let count = open.entry(source).or_default();
+            if *count >= self.most {
+                return None;
+            }
+            *count += 1;
+        }
+        let shares = Arc::clone(self);
+        Some(Share { shares, source })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some(source) = self.source else { return };
+        let mut open = self.shares.open();
+        if let Some(count) = open.get_mut(&source) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                open.remove(&source);
+            }
+        }
+    }
 }
 
 /// Opens a listening socket.
@@ -89,12 +158,21 @@ impl Serving {
                 permit = Arc::clone(&self.permits).acquire_owned() => permit,
             };
             let Ok(permit) = permit else { return };
+            let Some(share) = self.shares.take(peer.ip()) else {
+                tracing::debug!(%peer, "too many connections from one source");
+                continue;
+            };
             self.tasks
-                .spawn(self.clone().connection(stream, peer, permit));
+                .spawn(self.clone().connection(stream, peer, (permit, share)));
         }
     }
 
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    async fn connection(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: (OwnedSemaphorePermit, Share),
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
@@ -159,5 +237,30 @@ fn tls_details(connection: &rustls::ServerConnection) -> TlsDetails {
     TlsDetails {
         version: version.map(|version| format!("{version:?}").replace("TLSv1_", "TLSv1.")),
         cipher_suite: suite.map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_gets_half_of_the_connections_and_loopback_all() {
+        let shares = Shares::of(6);
+        let take = |address: &str| shares.take(address.parse().unwrap());
+        let mut held: Vec<Share> = (0..3).map(|_| take("192.0.2.1").unwrap()).collect();
+        assert!(take("192.0.2.1").is_none());
+        assert!(take("::ffff:192.0.2.1").is_none());
+        assert!(take("192.0.2.2").is_some());
+        held.pop();
+        assert!(take("192.0.2.1").is_some(), "one was closed");
+
+        let own = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
+        held.extend(own.map(|address| take(address).unwrap()));
+        assert!(take("2001:db8:0:0:ffff::").is_none());
+        assert!(take("2001:db8:0:1::").is_some());
+        held.extend((0..10).map(|_| take("127.0.0.1").unwrap()));
+        held.clear();
+        assert!(shares.open().is_empty());
     }
 }
