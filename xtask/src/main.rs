@@ -4,6 +4,7 @@
 mod codegen;
 mod dev;
 mod fuzz;
+mod peers;
 mod test;
 mod workspace;
 
@@ -37,6 +38,8 @@ enum Chore {
         #[arg(long, default_value_t = 10)]
         seconds: u32,
     },
+    /// Try every pairing with the official programs and write docs/compatibility.md
+    Peers,
     /// Run everything that must be green before a change lands
     Test {
         /// Leave out what needs other people's programs, and fuzzing
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Codegen(options) => codegen::run(&options),
         Chore::Dev { release, arguments } => dev::run(release, &arguments),
         Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Chore::Peers => peers::run(),
         Chore::Test { quick } => test::run(quick),
     }
 }

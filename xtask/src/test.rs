@@ -82,7 +82,7 @@ pub(crate) fn run(quick: bool) -> Result<()> {
 }
 
 /// Other people's programs, installed under the target folder.
-struct Peers {
+pub(crate) struct Peers {
     python: PathBuf,
     pyssm: Option<PathBuf>,
     node_modules: PathBuf,
@@ -90,7 +90,7 @@ struct Peers {
 
 impl Peers {
     /// How tests find them.
-    fn variables(&self) -> Vec<(&'static str, PathBuf)> {
+    pub(crate) fn variables(&self) -> Vec<(&'static str, PathBuf)> {
         let mut variables = vec![
             ("SORTIE_PYTHON", self.python.join("bin/python")),
             ("SORTIE_AWS", self.python.join("bin/aws")),
@@ -113,7 +113,7 @@ impl Peers {
     }
 }
 
-fn install_peers() -> Result<Peers> {
+pub(crate) fn install_peers() -> Result<Peers> {
     let folder = workspace::target_dir()?.join("peers");
     fs::create_dir_all(&folder)?;
     let python = folder.join("python");

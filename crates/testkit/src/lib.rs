@@ -4,13 +4,17 @@
 //! Used by tests only; production code must not depend on it.
 
 mod installation;
+mod machine;
 mod peers;
 mod proxy;
 mod terminal;
 mod wait;
 
 pub use installation::{Agent, Installation, Server, program};
-pub use peers::{Peer, aws, node_modules, official_plugin, pyssm_python, python, skip};
+pub use machine::{Machine, Setup, can_make_machines};
+pub use peers::{
+    Peer, announce, aws, node_modules, official_agent, official_plugin, pyssm_python, python, skip,
+};
 pub use proxy::Proxy;
 pub use terminal::Terminal;
 pub use wait::{PATIENCE, wait_for};

@@ -24,7 +24,8 @@ pub fn skip(what: &str) -> Result<()> {
     Ok(())
 }
 
-fn announce(what: &str) {
+/// Says that a test is skipped for want of something that not every machine can have: never an error.
+pub fn announce(what: &str) {
     // Past the capture of the test harness, so that a person sees it.
     let _ = writeln!(std::io::stderr(), "skipped: {what}");
 }
@@ -62,13 +63,25 @@ pub fn node_modules() -> Option<PathBuf> {
 /// absence is announced but never an error.
 #[must_use]
 pub fn official_plugin() -> Option<Peer> {
-    let name = "session-manager-plugin";
+    official("session-manager-plugin")
+}
+
+/// The official `amazon-ssm-agent`, which has its workers beside it. Its absence is announced but
+/// never an error.
+#[must_use]
+pub fn official_agent() -> Option<Peer> {
+    official("amazon-ssm-agent")
+}
+
+fn official(name: &str) -> Option<Peer> {
     let found = env::var_os("SORTIE_PEERS")
         .map(|folder| Path::new(&folder).join(name))
         .filter(|path| path.is_file())
         .or_else(|| on_path(name));
     if found.is_none() {
-        announce("the official session-manager-plugin is neither in SORTIE_PEERS nor on PATH");
+        announce(&format!(
+            "the official {name} is neither in SORTIE_PEERS nor on PATH"
+        ));
     }
     found
 }

@@ -1,0 +1,340 @@
+//! Every client with every node, ours and the official ones, unmodified: what a session must do in
+//! all pairings. Each case that was tried is a line of JSON in the file that `SORTIE_PEERS_REPORT`
+//! names; `cargo xtask peers` makes the compatibility table of them.
+
+mod pairing;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use pairing::{Client, Node, Pairing, Shell, report, station};
+use sortie_testkit::wait_for;
+
+/// How long an outage is: within what an official end survives.
+const OUTAGE: Duration = Duration::from_millis(1500);
+
+#[test]
+fn official_plugin_and_official_agent() -> Result<()> {
+    every_case(Client::OfficialPlugin, Node::OfficialAgent)
+}
+
+#[test]
+fn official_plugin_and_our_agent() -> Result<()> {
+    every_case(Client::OfficialPlugin, Node::OurAgent)
+}
+
+#[test]
+fn our_plugin_and_official_agent() -> Result<()> {
+    every_case(Client::OurPlugin, Node::OfficialAgent)
+}
+
+#[test]
+fn our_plugin_and_our_agent() -> Result<()> {
+    every_case(Client::OurPlugin, Node::OurAgent)
+}
+
+#[test]
+fn our_command_line_and_official_agent() -> Result<()> {
+    every_case(Client::Sortie, Node::OfficialAgent)
+}
+
+#[test]
+fn our_command_line_and_our_agent() -> Result<()> {
+    every_case(Client::Sortie, Node::OurAgent)
+}
+
+/// The official agent with one setting, its domain, and the official plugin over TLS.
+#[test]
+fn the_official_agent_needs_but_a_service_domain() -> Result<()> {
+    let Some(station) = station(Client::OfficialPlugin, Node::OfficialAgent)? else {
+        return Ok(());
+    };
+    let mut pairing = Pairing::by_service_domain(station)?;
+    let tried = shell(&mut pairing).and_then(|()| exit(&mut pairing));
+    report(&pairing, "ServiceDomain alone", "holds", &tried)?;
+    tried.with_context(|| pairing.logs())
+}
+
+type Case = fn(&mut Pairing) -> Result<()>;
+
+/// In this order: the last ones leave nothing to go on with.
+const CASES: [(&str, Case); 12] = [
+    ("shell", shell),
+    ("resize", resize),
+    ("Ctrl-C", interrupt),
+    ("exit", exit),
+    ("TerminateSession", terminate),
+    ("plugin missing", plugin_missing),
+    ("resume, client cut for 1.5 s", client_cut),
+    ("resume, node cut for 1.5 s", node_cut),
+    ("resume, both cut for 1.5 s", both_cut),
+    ("server killed and restarted", server_restarted),
+    ("idle end", idle),
+    ("node deregistered", deregistered),
+];
+
+fn every_case(client: Client, node: Node) -> Result<()> {
+    let Some(station) = station(client, node)? else {
+        return Ok(());
+    };
+    let mut pairing = Pairing::begin(station)?;
+    let mut failures = Vec::new();
+    for (name, case) in CASES {
+        if name == "plugin missing" && client == Client::Sortie {
+            report(&pairing, name, "needs no plugin", &Ok(()))?;
+            continue;
+        }
+        let tried = case(&mut pairing);
+        report(&pairing, name, "holds", &tried)?;
+        if let Err(error) = tried {
+            failures.push(format!("{name}: {error:#}"));
+        }
+    }
+    ensure!(
+        failures.is_empty(),
+        "{pairing}:\n{}\n{}",
+        failures.join("\n"),
+        pairing.logs()
+    );
+    Ok(())
+}
+
+fn shell(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    ensure!(shell.ask("$((6 * 7))")? == "42", "a wrong answer");
+    shell.count_ticks(400, "0")?;
+    shell.leave(pairing)
+}
+
+fn resize(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.until_size("100x30")?;
+    shell.terminal.resize(77, 20)?;
+    shell.until_size("77x20")?;
+    shell.leave(pairing)
+}
+
+fn interrupt(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.ask("0")?;
+    shell
+        .terminal
+        .line("echo sta\"\"rted; sleep 1000; echo ne\"\"ver")?;
+    shell.terminal.until("started")?;
+    let pressed = Instant::now();
+    shell.terminal.keys([3])?;
+    // The terminal throws away what is typed behind a Ctrl-C until it has acted on it.
+    shell.terminal.until("^C")?;
+    ensure!(pressed.elapsed() < Duration::from_secs(2), "heard too late");
+    ensure!(shell.ask("$?")? == "130", "the program was not interrupted");
+    shell.leave(pairing)
+}
+
+fn exit(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.ask("0")?;
+    shell.terminal.line("exit")?;
+    if pairing.client != Client::Sortie {
+        shell
+            .terminal
+            .until(&format!("Exiting session with sessionId: {}.", shell.id))?;
+    }
+    let status = shell.terminal.exit_status()?;
+    ensure!(status.success(), "the client ended with {status}");
+    shell.terminal_is_as_before(pairing)?;
+    pairing.is_over(&shell.id)?;
+    pairing.node_is_clean()
+}
+
+fn terminate(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.ask("0")?;
+    pairing.aws(&["ssm", "terminate-session", "--session-id", &shell.id])?;
+    shell.terminal.until("Your session was ended by admin")?;
+    shell.terminal.exit_status()?;
+    shell.terminal_is_as_before(pairing)?;
+    pairing.is_over(&shell.id)?;
+    pairing.node_is_clean()
+}
+
+/// The CLI finds no plugin, ends the session that it has just started and says so.
+fn plugin_missing(pairing: &mut Pairing) -> Result<()> {
+    let output = pairing.command_without_plugin()?.output()?;
+    ensure!(output.status.code() == Some(255), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("SessionManagerPlugin is not found"), "{said}");
+    wait_for("no session to be open", || {
+        Ok(pairing.sessions("Active")?.is_empty().then_some(()))
+    })?;
+    pairing.node_is_clean()
+}
+
+fn idle(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.ask("0")?;
+    let text = "idle for 1 minute";
+    // The limit is as long as a test waits.
+    let shown = shell.terminal.until(text);
+    shown.or_else(|_| shell.terminal.until(text))?;
+    shell.terminal.exit_status()?;
+    pairing.is_over(&shell.id)?;
+    pairing.node_is_clean()
+}
+
+fn client_cut(pairing: &mut Pairing) -> Result<()> {
+    through_outage(pairing, |pairing| {
+        pairing.client_network.refuse();
+        ensure!(pairing.client_network.cut() > 0, "nothing to cut");
+        thread::park_timeout(OUTAGE);
+        pairing.client_network.pass();
+        Ok(())
+    })
+}
+
+fn node_cut(pairing: &mut Pairing) -> Result<()> {
+    through_outage(pairing, |pairing| {
+        pairing.node_network.refuse();
+        ensure!(pairing.node_network.cut() > 0, "nothing to cut");
+        thread::park_timeout(OUTAGE);
+        pairing.node_network.pass();
+        Ok(())
+    })
+}
+
+fn both_cut(pairing: &mut Pairing) -> Result<()> {
+    through_outage(pairing, |pairing| {
+        for network in [&pairing.client_network, &pairing.node_network] {
+            network.refuse();
+            ensure!(network.cut() > 0, "nothing to cut");
+        }
+        thread::park_timeout(OUTAGE);
+        pairing.client_network.pass();
+        pairing.node_network.pass();
+        Ok(())
+    })
+}
+
+/// A session that counts while something breaks: no line is lost, doubled or out of order, what is
+/// typed meanwhile arrives, and the session ends as usual.
+fn through_outage(
+    pairing: &mut Pairing,
+    break_it: impl FnOnce(&Pairing) -> Result<()>,
+) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.ask("0")?;
+    let count = 60;
+    shell.start_ticks(count, "0.05")?;
+    shell.terminal.until("tick-5\r")?;
+    break_it(pairing)?;
+    shell.check_ticks(6, count)?;
+    ensure!(shell.ask("$((6 * 7))")? == "42", "a wrong answer");
+    pairing.until_online()?;
+    shell.leave(pairing)
+}
+
+fn server_restarted(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.ask("0")?;
+    let count = 60;
+    shell.start_ticks(count, "0.05")?;
+    shell.terminal.until("tick-5\r")?;
+    pairing.kill_and_restart()?;
+    shell.check_ticks(6, count)?;
+    ensure!(shell.ask("$((6 * 7))")? == "42", "a wrong answer");
+    shell.leave(pairing)?;
+    pairing.until_online()?;
+    // And everything is as before.
+    exit(pairing)
+}
+
+/// The session ends with a text, no other starts, and the node is not driven into a frenzy.
+fn deregistered(pairing: &mut Pairing) -> Result<()> {
+    let mut shell = pairing.open()?;
+    shell.ask("0")?;
+    let node_id = pairing.node_id.clone();
+    pairing.aws(&[
+        "ssm",
+        "deregister-managed-instance",
+        "--instance-id",
+        &node_id,
+    ])?;
+    shell.terminal.until("deregistered")?;
+    shell.terminal.exit_status()?;
+    pairing.is_over(&shell.id)?;
+    pairing.node_is_clean()?;
+    let (connections, refusals) = (pairing.node_network.accepted(), pairing.refusals());
+    thread::park_timeout(Duration::from_secs(15));
+    let connections = pairing.node_network.accepted() - connections;
+    let refusals = pairing.refusals() - refusals;
+    ensure!(
+        connections <= 6 && refusals <= 6,
+        "{connections} connections and {refusals} refused calls in 15 s"
+    );
+    Ok(())
+}
+
+impl Shell {
+    /// Types a line whose answer cannot be mistaken for the echo of the typing, and waits for it.
+    fn ask(&mut self, expression: &str) -> Result<String> {
+        let terminal = &mut self.terminal;
+        terminal.line(&format!("echo \"=\"\"[\"{expression}\"]\"\"=\""))?;
+        // The echoed line has quotes between the equals sign and the bracket.
+        terminal.until("=[")?;
+        let answer = terminal.until("]=")?;
+        Ok(answer.trim_end_matches("]=").to_owned())
+    }
+
+    fn until_size(&mut self, size: &str) -> Result<()> {
+        wait_for("the size to reach the shell", || {
+            let shown = self.ask("$(stty size | sed 's/\\(.*\\) \\(.*\\)/\\2x\\1/')")?;
+            Ok((shown == size).then_some(()))
+        })
+    }
+
+    /// Starts to print numbered lines, `pause` seconds apart.
+    fn start_ticks(&mut self, count: u32, pause: &str) -> Result<()> {
+        self.terminal.line(&format!(
+            "for i in $(seq {count}); do echo ti\"\"ck-$i; sleep {pause}; done; echo do\"\"ne"
+        ))
+    }
+
+    /// Waits for the last of the lines and looks at all from `first`.
+    fn check_ticks(&mut self, first: u32, count: u32) -> Result<()> {
+        let shown = self.terminal.until("done\r")?;
+        // A shell may switch a mode of the terminal off before the first line.
+        let seen: Vec<&str> = shown
+            .split('\n')
+            .filter_map(|line| line.find("tick-").and_then(|start| line.get(start..)))
+            // The official plugin leaves the terminal's own treatment of line ends on.
+            .map(|line| line.trim_end_matches('\r'))
+            .collect();
+        let expected: Vec<String> = (first..=count).map(|i| format!("tick-{i}")).collect();
+        ensure!(seen == expected, "the lines came as {seen:?}");
+        Ok(())
+    }
+
+    fn count_ticks(&mut self, count: u32, pause: &str) -> Result<()> {
+        self.start_ticks(count, pause)?;
+        self.check_ticks(1, count)
+    }
+
+    /// Only where the client is ours: the official plugin is what it is.
+    fn terminal_is_as_before(&self, pairing: &Pairing) -> Result<()> {
+        let is_ours = pairing.client != Client::OfficialPlugin;
+        ensure!(
+            !is_ours || self.terminal.is_cooked()?,
+            "the terminal is left in disorder"
+        );
+        Ok(())
+    }
+
+    /// Ends the session from inside and waits until it is over everywhere.
+    fn leave(mut self, pairing: &Pairing) -> Result<()> {
+        self.terminal.line("exit")?;
+        self.terminal.exit_status()?;
+        pairing.is_over(&self.id)
+    }
+}
