@@ -16,7 +16,8 @@ const PACKAGES: [&str; 3] = ["sortie-server", "sortie-agent", "sortie-cli"];
 /// When the build fails or the server cannot be started.
 pub(crate) fn run(release: bool, arguments: &[String]) -> Result<()> {
     let mut build = workspace::cargo();
-    build.args(["build", "--quiet"]);
+    // Cargo shows its progress on a terminal; the person waits for minutes the first time.
+    build.arg("build");
     for package in PACKAGES {
         build.args(["--package", package]);
     }
