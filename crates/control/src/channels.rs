@@ -50,6 +50,8 @@ pub struct DataOpen {
     pub source_ip: String,
     /// With what.
     pub user_agent: Option<String>,
+    /// Who signed the upgrade, where anybody did.
+    pub signed_by: Option<Caller>,
 }
 
 /// An end that may take part in a session. Only control makes one.
@@ -145,6 +147,9 @@ fn judge(
     if token.kind == TokenKind::ClientTicket && token.client != client_binding(&open.client_id) {
         return Err(AcceptError::Foreign);
     }
+    if !is_fit(side, open.signed_by.as_ref(), session) {
+        return Err(AcceptError::Foreign);
+    }
     if !LIVING.contains(&session.state) {
         return Err(AcceptError::Over {
             reason: over_reason(session),
@@ -157,6 +162,15 @@ fn judge(
         return Err(AcceptError::Expired);
     }
     Ok(side)
+}
+
+/// A signed upgrade must be signed by the session's own node, and a node never opens the client's side.
+fn is_fit(side: Side, signer: Option<&Caller>, session: &Session) -> bool {
+    match (side, signer) {
+        (Side::Node, Some(Caller::Node(node))) => node.node_id == session.target,
+        (Side::Client, Some(Caller::Node(_))) => false,
+        _ => true,
+    }
 }
 
 fn over_reason(session: &Session) -> String {
@@ -756,6 +770,7 @@ mod tests {
             node_id: node.then(|| NodeId::from_random([2; 9]).to_string()),
             source_ip: "127.0.0.1".into(),
             user_agent: None,
+            signed_by: None,
         }
     }
 

@@ -11,7 +11,7 @@ use sortie_channel::{
     body::{Body, OpenNode},
     service,
 };
-use sortie_control::{AcceptError, Call, Caller, Control, DataGrant, DataOpen, Side};
+use sortie_control::{AcceptError, Call, Caller, Control, DataOpen};
 use sortie_ports::{Session, SessionState, Signal, Signals};
 use sortie_types::{NodeId, SessionId};
 use tokio::{
@@ -217,15 +217,16 @@ async fn accept(shared: &Arc<Shared>, session_id: String, peer: Peer, mut socket
         token: open.token,
         client_id: open.client_id,
         node_id: Some(open.client_instance_id).filter(|id| !id.is_empty()),
-        source_ip: peer.source_ip.clone(),
-        user_agent: peer.user_agent.clone(),
+        source_ip: peer.source_ip,
+        user_agent: peer.user_agent,
+        signed_by: peer.signed_by,
     };
     let accepted = shared
         .control
         .accept_data_channel(&session_id, data_open, wall())
         .await;
     let announced = open.sortie.map(|sortie| sortie.features);
-    match accepted.and_then(|grant| check_signer(grant, &peer)) {
+    match accepted {
         Ok(grant) => {
             attach(
                 shared,
@@ -238,17 +239,6 @@ async fn accept(shared: &Arc<Shared>, session_id: String, peer: Peer, mut socket
             .await
         }
         Err(refusal) => refuse(shared, &session_id, node_id.as_ref(), &refusal, socket).await,
-    }
-}
-
-/// A signed upgrade must be signed by the session's own node, and never opens the client's side.
-fn check_signer(grant: DataGrant, peer: &Peer) -> Result<DataGrant, AcceptError> {
-    match (&grant.side, &peer.signed_by) {
-        (Side::Node, Some(Caller::Node(node))) if node.node_id != grant.session.target => {
-            Err(AcceptError::Foreign)
-        }
-        (Side::Client, Some(Caller::Node(_))) => Err(AcceptError::Foreign),
-        _ => Ok(grant),
     }
 }
 

@@ -19,6 +19,7 @@ fn as_client(token: &Secret, client_id: &str) -> DataOpen {
         node_id: None,
         source_ip: "192.0.2.9".into(),
         user_agent: None,
+        signed_by: None,
     }
 }
 
@@ -29,6 +30,7 @@ fn as_node(token: &Secret, node_id: &NodeId) -> DataOpen {
         node_id: Some(node_id.to_string()),
         source_ip: "192.0.2.7".into(),
         user_agent: None,
+        signed_by: None,
     }
 }
 
@@ -472,4 +474,38 @@ async fn what_the_official_agent_also_asks_is_for_nodes_about_themselves() {
     // What does something cannot be called quietly.
     let act = ask(node(), "RequestManagedInstanceRoleToken", None).await;
     assert!(matches!(act, Err(QuietError::Denied(_))));
+}
+
+#[tokio::test]
+async fn an_end_that_another_node_signed_for_is_refused_and_recorded_as_refused() {
+    let world = World::start_with(|settings| settings.data_events = true).await;
+    let (node_id, other) = (world.enrol(0).await, world.enrol(1).await);
+    world.connect(&node_id, START).await;
+    let started = world.session(&node_id).await;
+    let token = data_channel(&world, &node_id, started.session_id.as_str())
+        .await
+        .unwrap();
+    let opens = [
+        (as_client(&started.token_value, "client"), Some(&node_id)),
+        (as_node(&token, &node_id), Some(&other)),
+        (as_node(&token, &node_id), Some(&node_id)),
+        (as_node(&token, &node_id), None),
+    ];
+    for (open, signer) in opens {
+        let is_client = open.node_id.is_none();
+        let open = DataOpen {
+            signed_by: signer.map(|node_id| world.node_caller(node_id)),
+            ..open
+        };
+        let before = world.count("OpenDataChannel");
+        let accepted = world
+            .control
+            .accept_data_channel(started.session_id.as_str(), open, START)
+            .await;
+        let is_fit = !is_client && signer.is_none_or(|signer| *signer == node_id);
+        assert_eq!(accepted.is_ok(), is_fit);
+        assert_eq!(world.count("OpenDataChannel"), before + 1);
+        let record = world.record("OpenDataChannel");
+        assert_eq!(record["errorCode"].is_null(), is_fit, "{record}");
+    }
 }

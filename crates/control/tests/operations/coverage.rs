@@ -227,6 +227,7 @@ impl Stage {
                     node_id: None,
                     source_ip: "192.0.2.9".into(),
                     user_agent: None,
+                    signed_by: None,
                 };
                 done(
                     control

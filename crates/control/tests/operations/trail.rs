@@ -40,6 +40,7 @@ async fn node_traffic_is_recorded_only_where_asked_for() {
             node_id: None,
             source_ip: "192.0.2.9".into(),
             user_agent: None,
+            signed_by: None,
         };
         let id = session.session_id.as_str();
         world
