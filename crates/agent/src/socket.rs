@@ -23,7 +23,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, os};
 
 /// How long name resolution, TCP, TLS and the upgrade may take together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -31,6 +31,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 const PING_INTERVAL: Duration = Duration::from_secs(27);
 /// How long a connection may say nothing at all, answers to pings included.
 const SILENCE_LIMIT: Duration = Duration::from_secs(57);
+/// How long the server's machine may leave what was sent unconfirmed. A node whose address has changed
+/// hears of it in no other way.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(15);
 const PING_PAYLOAD: &[u8] = b"keepalive";
 /// Frames collected before they go to the kernel.
 const WRITE_BUFFER: usize = 128 * 1024;
@@ -114,6 +117,7 @@ impl Dialer {
             .await
             .map_err(DialError::Connect)?;
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
+        os::limit_unconfirmed(&tcp, CONFIRM_LIMIT).map_err(DialError::Connect)?;
         if !self.endpoint.is_tls() {
             return Ok(Box::new(tcp));
         }

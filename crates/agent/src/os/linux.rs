@@ -49,6 +49,16 @@ const SUDOERS_TEXT: &str = "# Lets sessions of Session Manager administer this m
 /// Where a worker of a kernel without pidfds is looked for.
 const EXIT_POLL: Duration = Duration::from_millis(500);
 
+// ---- the network --------------------------------------------------------------------------------
+
+/// Breaks a connection whose peer's machine has confirmed nothing of what was sent for this long. A
+/// slow one that gets on is left alone.
+pub(crate) fn limit_unconfirmed(connection: impl AsFd, limit: Duration) -> io::Result<()> {
+    let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(connection, milliseconds)?;
+    Ok(())
+}
+
 // ---- this process -------------------------------------------------------------------------------
 
 /// Whether this process may become any account.
