@@ -29,16 +29,32 @@ struct Story {
     node_id: String,
     /// `serve` on the same state and port in place of `dev`.
     served: Option<Server>,
+    /// Where the node is, if not here.
+    elsewhere: Option<Place>,
 }
 
 impl Story {
     /// Enrols a node of its own through its own network. `None` without the AWS CLI, which makes
     /// the activation.
     fn begin() -> Result<Option<Self>> {
+        Self::begin_with(None)
+    }
+
+    fn begin_with(elsewhere: Option<Place>) -> Result<Option<Self>> {
         let Some(aws) = aws() else {
             return skip("the AWS CLI").map(|()| None);
         };
-        let installation = Installation::with_arguments(&["--no-node"])?;
+        let listen = match &elsewhere {
+            Some(_) => Place::address(1),
+            None => "127.0.0.1".to_owned(),
+        };
+        let installation = Installation::with_arguments(&[
+            "--no-node",
+            "--listen",
+            "127.0.0.1:0",
+            "--listen-tls",
+            &format!("{listen}:0"),
+        ])?;
         let node_network = Proxy::to_url(installation.fact("https_endpoint"))?;
         let client_network = Proxy::to_url(installation.fact("endpoint"))?;
         let mut story = Self {
@@ -48,6 +64,7 @@ impl Story {
             client_network,
             node_id: String::new(),
             served: None,
+            elsewhere,
         };
         story.enrol(&aws)?;
         story.start_node()?;
@@ -59,8 +76,12 @@ impl Story {
         let activation = ["ssm", "create-activation", "--iam-role", "Nodes"];
         let activation = self.installation.aws(aws, &activation)?;
         let word = |name: &str| activation[name].as_str().context("activation");
-        let endpoint = format!("https://{}", self.node_network.address());
-        let output = Command::new(program("sortie-agent")?)
+        let endpoint = match &self.elsewhere {
+            Some(_) => self.installation.fact("https_endpoint").to_owned(),
+            None => format!("https://{}", self.node_network.address()),
+        };
+        let output = self
+            .on_node("sortie-agent")?
             .args(["register", "--no-sudo", "--endpoint", &endpoint])
             .args(["--ca-file", self.installation.fact("ca_file")])
             .args(["--activation-id", word("ActivationId")?])
@@ -80,9 +101,17 @@ impl Story {
         self.installation.scratch().join("node")
     }
 
+    fn on_node(&self, name: &str) -> Result<Command> {
+        let program = program(name)?;
+        Ok(match &self.elsewhere {
+            Some(place) => place.inside(&program),
+            None => Command::new(program),
+        })
+    }
+
     /// Starts the agent; it runs sessions as whoever runs the test.
     fn start_node(&mut self) -> Result<()> {
-        let mut command = Command::new(program("sortie-agent")?);
+        let mut command = self.on_node("sortie-agent")?;
         command.args(["run", "--run-as-self", "--data-dir"]);
         command.arg(self.node_dir());
         let log = self.installation.scratch().join("agent.log");
@@ -238,6 +267,82 @@ impl Story {
         ]);
         Talk::open(&command, self.installation.scratch(), false).with_context(|| self.logs())
     }
+}
+
+/// A network namespace with one cable to here, in which a node is. Needs root.
+struct Place {
+    name: String,
+}
+
+impl Place {
+    /// `None` where namespaces cannot be made.
+    fn make() -> Result<Option<Self>> {
+        let name = format!("sortie-away-{}", std::process::id());
+        let made = Command::new("ip").args(["netns", "add", &name]).output();
+        if !rustix::process::geteuid().is_root() || made.is_err() {
+            return skip("root with iproute2, for a network namespace").map(|()| None);
+        }
+        let place = Self { name };
+        let cable = format!("sa{}", std::process::id());
+        let lay = ["link", "add", &cable, "type", "veth", "peer", "name", "up0"];
+        ip(&[&lay[..], &["netns", &place.name]].concat())?;
+        let here = format!("{}/29", Self::address(1));
+        ip(&["address", "add", &here, "dev", &cable])?;
+        ip(&["link", "set", &cable, "up"])?;
+        place.take_address(2)?;
+        place.ip(&["link", "set", "up0", "up"])?;
+        Ok(Some(place))
+    }
+
+    /// From a block for documentation (RFC 5737), different from one test process to the next: 1 is
+    /// our end of the cable, others are the node's.
+    fn address(number: u32) -> String {
+        format!("203.0.113.{}", std::process::id() % 30 * 8 + number)
+    }
+
+    fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    fn ip(&self, arguments: &[&str]) -> Result<()> {
+        ip(&[&["-n", &self.name], arguments].concat())
+    }
+
+    fn take_address(&self, number: u32) -> Result<()> {
+        let address = format!("{}/29", Self::address(number));
+        self.ip(&["address", "add", &address, "dev", "up0"])
+    }
+
+    /// The node moves: packets to its old address go nowhere, and nobody is told.
+    fn change_address(&self) -> Result<()> {
+        self.ip(&["address", "flush", "dev", "up0"])?;
+        self.take_address(3)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A session that a failed test leaves behind would keep the cable.
+        let left = Command::new("ip")
+            .args(["netns", "pids", &self.name])
+            .output();
+        let left = left.map(|output| output.stdout).unwrap_or_default();
+        for word in String::from_utf8_lossy(&left).split_whitespace() {
+            if let Some(process) = word.parse().ok().and_then(Pid::from_raw) {
+                let _ = kill_process(process, Signal::KILL);
+            }
+        }
+        // Takes the cable with it.
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output()?;
+    ensure!(output.status.success(), "ip {arguments:?}: {output:?}");
+    Ok(())
 }
 
 /// What runs on the node: it repeats each line that it is given, as one write, and says lines of its
@@ -653,6 +758,26 @@ fn a_server_that_stops_takes_no_new_session_and_finds_the_old_ones_again() -> Re
     assert_eq!(talk.finish()?, Some(7), "{}", story.logs());
     assert_eq!(story.ended(&session_id)?["Status"], "Terminated");
     story.node_is_clean()
+}
+
+#[test]
+fn a_node_that_got_another_address_is_back_long_before_a_minute_is_over() -> Result<()> {
+    let Some(place) = Place::make()? else {
+        return Ok(());
+    };
+    let Some(story) = Story::begin_with(Some(place))? else {
+        return Ok(());
+    };
+    let mut talk = story.talk()?;
+    talk.catch_up()?;
+    let place = story.elsewhere.as_ref().context("the node is here")?;
+    let moved = Instant::now();
+    place.change_address()?;
+    talk.catch_up().with_context(|| story.logs())?;
+    let away = moved.elapsed();
+    assert!(away < Duration::from_secs(30), "away for {away:?}");
+    assert_eq!(talk.finish()?, Some(7), "{}", story.logs());
+    Ok(())
 }
 
 /// Our node and the official client. That one gives up about three seconds after a loss, and at once
