@@ -27,6 +27,11 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// Whether the attempt under way is the first after a success.
+    pub(crate) fn is_first_retry(&self) -> bool {
+        self.failures == 1
+    }
+
     /// The next wait.
     pub(crate) fn next_wait(&mut self) -> Duration {
         self.wait_for(random_fraction())
@@ -67,7 +72,9 @@ mod tests {
         assert_eq!(longest, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(backoff.wait_for(0.0), Duration::ZERO);
         backoff.reset();
+        assert!(!backoff.is_first_retry());
         assert_eq!(backoff.wait_for(0.5), Duration::from_millis(250));
+        assert!(backoff.is_first_retry());
     }
 
     #[test]

@@ -90,7 +90,13 @@ impl ControlChannel {
                 if matches!(&error, OpenError::Call(error) if error.is_refusal()) {
                     self.credentials.renew();
                 }
-                tracing::warn!(error = chain(&error), "cannot open the control channel");
+                let error = chain(&error);
+                if backoff.is_first_retry() {
+                    // A server that restarts refuses for a moment; that is nothing to worry about.
+                    tracing::info!(error, "cannot open the control channel again yet");
+                } else {
+                    tracing::warn!(error, "cannot open the control channel");
+                }
             }
         }
     }
