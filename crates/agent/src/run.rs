@@ -37,6 +37,8 @@ pub struct RunOptions {
     pub end_sessions: bool,
     /// How old the node's key may get before it is rotated; `None`: only when the server asks for it.
     pub rotate_key_after: Option<Duration>,
+    /// What session workers log, as `tracing` directives; `None`: as `SORTIE_LOG` says.
+    pub worker_log: Option<String>,
 }
 
 impl RunOptions {
@@ -50,6 +52,7 @@ impl RunOptions {
             run_as_self: false,
             end_sessions: false,
             rotate_key_after: Some(KEY_LIFE),
+            worker_log: None,
         }
     }
 }
@@ -178,6 +181,7 @@ fn sessions(
             worker_program,
             run_as_self: options.run_as_self,
             sudo: registration.sudo,
+            worker_log: options.worker_log.clone(),
         },
         stop,
     );

@@ -48,6 +48,8 @@ pub(crate) struct SessionsOptions {
     pub(crate) run_as_self: bool,
     /// `ssm-user` may use sudo.
     pub(crate) sudo: bool,
+    /// What workers log, instead of what the agent's environment says.
+    pub(crate) worker_log: Option<String>,
 }
 
 /// The sessions of this node.
@@ -250,8 +252,13 @@ impl Sessions {
             OsStr::new(worker::SUBCOMMAND),
             OsStr::new(session_id.as_str()),
         ];
-        os::start_worker(&options.worker_program, &arguments, &passed_on(), &message)
-            .map_err(StartError::Worker)
+        os::start_worker(
+            &options.worker_program,
+            &arguments,
+            &passed_on(options.worker_log.as_deref()),
+            &message,
+        )
+        .map_err(StartError::Worker)
     }
 
     fn account(&self, plan: &Plan) -> Result<Account, StartError> {
@@ -469,9 +476,13 @@ fn is_stale(result: &TaskResult) -> bool {
     now.since(result.ended) >= RESULT_LIFE
 }
 
-fn passed_on() -> Vec<(&'static str, OsString)> {
+fn passed_on(worker_log: Option<&str>) -> Vec<(&'static str, OsString)> {
+    let chosen = |name: &str| worker_log.filter(|_| name == crate::log::FILTER_VARIABLE);
     PASSED_ON
         .into_iter()
-        .filter_map(|name| Some((name, std::env::var_os(name)?)))
+        .filter_map(|name| {
+            let value = chosen(name).map(OsString::from);
+            Some((name, value.or_else(|| std::env::var_os(name))?))
+        })
         .collect()
 }

@@ -136,12 +136,16 @@ impl DevOptions {
     /// # Errors
     /// The filter of `--log` is not one.
     pub fn start_log(&self) -> Result<(), tracing_subscriber::filter::ParseError> {
-        let filter = self.settings.log.as_deref().unwrap_or("warn");
+        let filter = self.log();
         let format = self
             .settings
             .log_format
             .unwrap_or(crate::config::LogFormat::Text);
         log::start(format, filter)
+    }
+
+    fn log(&self) -> &str {
+        self.settings.log.as_deref().unwrap_or("warn")
     }
 }
 
@@ -183,7 +187,7 @@ pub async fn start(options: DevOptions) -> Result<Dev, DevError> {
     let (running, administrator) = start_server(&options, &directory).await?;
     let node = match options.no_node {
         true => None,
-        false => match DevNode::start(&running, &administrator, &directory).await {
+        false => match DevNode::start(&running, &administrator, &directory, options.log()).await {
             Ok(node) => Some(node),
             Err(error) => {
                 running.stop().await;

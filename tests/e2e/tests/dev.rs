@@ -96,6 +96,8 @@ fn the_stock_cli_gets_a_shell_on_this_machine() -> Result<()> {
     terminal.until(&format!("Exiting session with sessionId: {session_id}."))?;
     assert!(terminal.exit_status()?.success());
     assert!(terminal.is_cooked()?, "the terminal is as it was before");
+    let said = installation.log();
+    assert!(!said.contains("INFO"), "`dev` is quiet while all is well: {said}");
     Ok(())
 }
 

@@ -85,6 +85,7 @@ impl DevNode {
         running: &Running,
         administrator: &Administrator,
         directory: &Path,
+        log: &str,
     ) -> Result<Self, NodeError> {
         let data_dir = directory.join("node");
         private_dir(&data_dir)?;
@@ -97,6 +98,7 @@ impl DevNode {
         let options = RunOptions {
             run_as_self: true,
             end_sessions: true,
+            worker_log: Some(log.to_owned()),
             ..RunOptions::new(data_dir, stop.clone())
         };
         let mut node = Self {
