@@ -5,7 +5,10 @@
 //! first on the end's next websocket. What a sender repeats while its first copy still waits here is
 //! dropped.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use sortie_channel::frame::{Frame, PayloadType};
@@ -14,6 +17,9 @@ use sortie_channel::frame::{Frame, PayloadType};
 const OVERHEAD: usize = 128;
 /// Bytes written and not acknowledged that are kept. Beyond it the oldest are left to the sender.
 const KEEP: usize = 8 * 1024 * 1024;
+/// How long an official client takes, at most, to start its plugin once it has the message that it
+/// expects. Until then it drops that message and its repeats.
+const GET_READY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 struct Item {
@@ -32,17 +38,12 @@ struct Written {
     /// Counts what was written to this end, so that order on the wire is known: that of the first
     /// copy that the receiver was ready for.
     turn: u64,
+    /// The same of its first copy on this websocket.
+    first_turn: u64,
+    /// When that copy had certainly been read: something written behind it was acknowledged.
+    arrived: Option<Duration>,
     /// The receiver took data when it was written.
     ready: bool,
-}
-
-/// What an acknowledgement settled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Settled {
-    /// It was a message that is kept, and its payload was data.
-    pub(crate) data: bool,
-    /// It was also the oldest one: the receiver takes data in order.
-    pub(crate) in_order: bool,
 }
 
 /// The queue towards one end.
@@ -105,14 +106,15 @@ impl Outbox {
         self.queue.front().map(|item| item.payload_type)
     }
 
-    /// Takes the next message, to be written. `ready`: the receiver takes data.
-    pub(crate) fn pop(&mut self, ready: bool) -> Option<Bytes> {
+    /// Takes the next message, to be written. `ready`: whether the receiver takes data; `None` when it
+    /// does some moments after the first message that it expects, which is not known here.
+    pub(crate) fn pop(&mut self, ready: Option<bool>, now: Duration) -> Option<Bytes> {
         let item = self.queue.pop_front()?;
         self.queued = self.queued.saturating_sub(item.bytes.len() + OVERHEAD);
         let bytes = item.bytes.clone();
         if let Some(number) = item.number {
             self.numbers.remove(&number);
-            self.keep(number, item, ready);
+            self.keep(number, item, ready, now);
         }
         Some(bytes)
     }
@@ -136,20 +138,19 @@ impl Outbox {
         }
     }
 
-    /// The receiver acknowledged `number`.
-    pub(crate) fn acknowledged(&mut self, number: i64) -> Settled {
+    /// The receiver acknowledged `number`. Whether that was data and the oldest message that is kept:
+    /// then the receiver takes data in order.
+    pub(crate) fn acknowledged(&mut self, number: i64) -> bool {
         let oldest = self.written.first_key_value().map(|(oldest, _)| *oldest);
         let Some(written) = self.forget(number) else {
-            return Settled::default();
+            return false;
         };
+        let payload_type = written.item.payload_type;
         let is_data = matches!(
-            written.item.payload_type,
+            payload_type,
             Some(PayloadType::OUTPUT | PayloadType::STDERR)
         );
-        Settled {
-            data: is_data,
-            in_order: is_data && oldest == Some(number),
-        }
+        is_data && oldest == Some(number)
     }
 
     /// The receiver acknowledged everything up to `number`.
@@ -162,11 +163,24 @@ impl Outbox {
         }
     }
 
+    /// The receiver acknowledged `number`, so it has read whatever was written before.
+    pub(crate) fn arrived_before(&mut self, number: i64, now: Duration) {
+        let Some(turn) = self.written.get(&number).map(|written| written.first_turn) else {
+            return;
+        };
+        for (_, written) in self.written.range_mut(..number) {
+            if written.first_turn < turn {
+                written.arrived.get_or_insert(now);
+            }
+        }
+    }
+
     /// Numbers that went again and were written before `number`, which was acknowledged while they
     /// were not: an official client that has a message already drops its repeat without a word. So it
     /// does with what comes before it is ready, and that must not be taken for the same.
     pub(crate) fn silently_dropped_before(&self, number: i64) -> Vec<i64> {
-        let Some(turn) = self.written.get(&number).map(|written| written.turn) else {
+        // Which of its copies was acknowledged is not known.
+        let Some(turn) = self.written.get(&number).map(|written| written.first_turn) else {
             return Vec::new();
         };
         let before = self.written.range(..number);
@@ -186,16 +200,24 @@ impl Outbox {
         self.queue.push_front(item);
     }
 
-    fn keep(&mut self, number: i64, mut item: Item, ready: bool) {
+    fn keep(&mut self, number: i64, mut item: Item, ready: Option<bool>, now: Duration) {
         self.turn += 1;
-        let mut turn = self.turn;
+        let (mut turn, mut first_turn, mut arrived) = (self.turn, self.turn, None);
         if let Some(earlier) = self.forget(number) {
             item.again = true;
+            (first_turn, arrived) = (earlier.first_turn, earlier.arrived);
             if earlier.ready {
                 turn = earlier.turn;
             }
         }
-        let written = Written { item, turn, ready };
+        let written = Written {
+            item,
+            turn,
+            first_turn,
+            arrived,
+            // If it was the expected one, its first copy has set the receiver off.
+            ready: ready.unwrap_or_else(|| arrived.is_some_and(|at| now >= at + GET_READY)),
+        };
         self.kept += written.item.bytes.len() + OVERHEAD;
         self.written.insert(number, written);
         while self.kept > KEEP {
@@ -244,7 +266,7 @@ mod tests {
     fn numbers(outbox: &mut Outbox) -> Vec<i64> {
         let pop = || {
             outbox
-                .pop(true)
+                .pop(Some(true), Duration::ZERO)
                 .map(|bytes| Frame::parse(bytes).unwrap().sequence_number())
         };
         std::iter::from_fn(pop).collect()
@@ -301,7 +323,7 @@ mod tests {
                 &payload,
             );
             outbox.push_stream(frame);
-            assert!(outbox.pop(true).is_some());
+            assert!(outbox.pop(Some(true), Duration::ZERO).is_some());
         }
         assert!(outbox.kept <= KEEP);
         assert!(outbox.written.contains_key(&19) && !outbox.written.contains_key(&0));

@@ -30,9 +30,6 @@ use crate::{
 /// the old one when it broke may be lost, and an official agent recovers only five a second.
 const RECENT_ACKS: usize = 64;
 
-/// How long an official client takes, at most, to start its plugin once it knows which.
-const GET_READY: Duration = Duration::from_secs(2);
-
 /// Bytes that may wait, and how patient the gateway is with an absent client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -87,10 +84,8 @@ pub(crate) struct Pairing {
     /// Taken up after a restart: what was sent before is not known.
     restored: bool,
     recent_acks: VecDeque<Bytes>,
-    /// The client's session plugin is ready, and stays so.
-    client_ready: bool,
-    /// When the client first acknowledged any data.
-    first_data: Option<Duration>,
+    /// The client of a forwarded port takes data, and goes on doing so.
+    port_ready: bool,
     encrypted: bool,
     hold: MuxHold,
     publication: Publication,
@@ -111,8 +106,7 @@ impl Pairing {
             acknowledged: Numbers::default(),
             restored,
             recent_acks: VecDeque::new(),
-            client_ready: restored && !kind.port,
-            first_data: None,
+            port_ready: false,
             encrypted: false,
             hold: MuxHold::default(),
             publication: Publication::new(
@@ -213,7 +207,6 @@ impl Pairing {
         now: Duration,
         stamps: Stamps<'_>,
     ) -> Heard {
-        self.note_readiness(now);
         match judge(from, &frame, self.encrypted) {
             Verdict::Stream => self.stream(from, frame, stamps),
             Verdict::Acknowledge => self.acknowledge(from, frame, now),
@@ -320,26 +313,15 @@ impl Pairing {
         }
         // Only an official client drops repeats in silence.
         if self.client.is_official() {
+            self.client.outbox.arrived_before(number, now);
             for silent in self.client.outbox.silently_dropped_before(number) {
                 self.acknowledged.insert(silent);
                 self.client.outbox.acknowledged(silent);
             }
         }
         self.acknowledged.insert(number);
-        let settled = self.client.outbox.acknowledged(number);
-        self.client_ready |= settled.in_order && self.kind.port;
-        if settled.data {
-            self.first_data.get_or_insert(now);
-        }
-    }
-
-    /// A client's first data tells it that it is a shell, and it takes more moments later. One that
-    /// forwards a port takes data when a local connection comes, and in order from the first.
-    fn note_readiness(&mut self, now: Duration) {
-        let settled = self
-            .first_data
-            .is_some_and(|first| now >= first + GET_READY);
-        self.client_ready |= settled && !self.kind.port;
+        let in_order = self.client.outbox.acknowledged(number);
+        self.port_ready |= in_order && self.kind.port;
     }
 
     fn hold_applies(&self) -> bool {
@@ -354,8 +336,10 @@ impl Pairing {
         if to == Side::Client && self.hold_applies() {
             self.hold.admit(self.client.outbox.next_type()?, now).ok()?;
         }
-        let ready = self.client_ready;
-        self.end_mut(to).outbox.pop(ready)
+        // A client that forwards a port takes data when a local connection comes, and in order from the
+        // first; any other a moment after its first message.
+        let ready = self.kind.port.then_some(self.port_ready);
+        self.end_mut(to).outbox.pop(ready, now)
     }
 
     /// Tells an official node to pause or to go on, when it is time.
@@ -723,27 +707,38 @@ mod tests {
         );
     }
 
+    /// Relays frames of the node at a time, and acknowledges the last of them.
+    fn output_and_ack(pairing: &mut Pairing, frames: &[&Frame], now: Duration) {
+        for frame in frames {
+            give(pairing, Side::Node, frame);
+        }
+        assert_eq!(taken(pairing, Side::Client, now).len(), frames.len());
+        if let Some(last) = frames.last() {
+            pairing.receive(Side::Client, ack(last), now, &mut stamp);
+        }
+        taken(pairing, Side::Node, now);
+    }
+
+    fn assert_found_out(pairing: &mut Pairing, stuck: &Frame, now: Duration) {
+        give(pairing, Side::Node, stuck);
+        assert!(taken(pairing, Side::Client, now).is_empty());
+        assert_eq!(types(&taken(pairing, Side::Node, now)), ["acknowledge"]);
+    }
+
     #[test]
     fn an_ack_that_was_lost_with_the_clients_websocket_is_found_out() {
         let mut pairing = shell();
-        let sent = [output(0), output(1), output(2)];
-        give_all(&mut pairing, Side::Node, &sent[..2]);
+        let sent = [output(0), output(1)];
+        give_all(&mut pairing, Side::Node, &sent);
         taken(&mut pairing, Side::Client, ms(0));
         give(&mut pairing, Side::Client, &ack(&sent[0]));
         // The client has taken 1, but its acknowledgement went down with the websocket.
         pairing.detach(Side::Client, ms(1));
         pairing.attach(Side::Client, None);
-        pairing.receive(Side::Node, sent[2].clone(), ms(3000), &mut stamp);
-        assert_eq!(taken(&mut pairing, Side::Client, ms(3000)).len(), 2);
-        pairing.receive(Side::Client, ack(&sent[2]), ms(3001), &mut stamp);
-        taken(&mut pairing, Side::Node, ms(3001));
-
-        give(&mut pairing, Side::Node, &sent[1]);
-        assert!(taken(&mut pairing, Side::Client, ms(3002)).is_empty());
-        assert_eq!(
-            types(&taken(&mut pairing, Side::Node, ms(3002))),
-            ["acknowledge"]
-        );
+        assert_eq!(taken(&mut pairing, Side::Client, ms(2)), sent[1..]);
+        output_and_ack(&mut pairing, &[&output(2)], ms(100));
+        output_and_ack(&mut pairing, &[&sent[1], &output(3)], ms(2100));
+        assert_found_out(&mut pairing, &sent[1], ms(2200));
     }
 
     #[test]
@@ -753,19 +748,41 @@ mod tests {
         pairing.attach(Side::Node, None);
         pairing.attach(Side::Client, None);
         // The client has taken 7; the server that saw the acknowledgement is gone.
-        let (seventh, eighth) = (output(7), output(8));
-        for frame in [&seventh, &eighth, &seventh] {
+        let seventh = output(7);
+        output_and_ack(&mut pairing, &[&seventh, &output(8)], ms(0));
+        output_and_ack(&mut pairing, &[&seventh, &output(9)], ms(2000));
+        assert_found_out(&mut pairing, &seventh, ms(2100));
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_for_long_is_not_taken_for_ready() {
+        let mut pairing = shell();
+        let (first, second) = (output(0), output(1));
+        // All of it is read at once, when the client's plugin has not even begun to start.
+        for (frame, at) in [(&first, ms(0)), (&first, ms(5000)), (&second, ms(5001))] {
             give(&mut pairing, Side::Node, frame);
-            taken(&mut pairing, Side::Client, ms(0));
+            taken(&mut pairing, Side::Client, at);
         }
-        give(&mut pairing, Side::Client, &ack(&eighth));
-        taken(&mut pairing, Side::Node, ms(1));
-        give(&mut pairing, Side::Node, &seventh);
-        assert!(taken(&mut pairing, Side::Client, ms(2)).is_empty());
-        assert_eq!(
-            types(&taken(&mut pairing, Side::Node, ms(2))),
-            ["acknowledge"]
-        );
+        pairing.receive(Side::Client, ack(&second), ms(9000), &mut stamp);
+        give(&mut pairing, Side::Node, &first);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(9100)), [first]);
+    }
+
+    #[test]
+    fn a_client_that_was_not_ready_when_the_server_died_loses_nothing() {
+        let document = json!({"sessionType": "Standard_Stream"});
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, true, Duration::ZERO);
+        pairing.attach(Side::Node, None);
+        pairing.attach(Side::Client, None);
+        // Its plugin starts, so it drops what it expects and takes what is ahead.
+        let (first, second) = (output(0), output(1));
+        for (frame, at) in [(&first, ms(0)), (&first, ms(300)), (&second, ms(1000))] {
+            give(&mut pairing, Side::Node, frame);
+            taken(&mut pairing, Side::Client, at);
+        }
+        give(&mut pairing, Side::Client, &ack(&second));
+        give(&mut pairing, Side::Node, &first);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(1300)), [first]);
     }
 
     #[test]
