@@ -41,10 +41,21 @@ pub(crate) enum Cause {
     /// The server stops and takes its sessions with it.
     Stopping,
     /// The row says so.
-    Told { reason: Option<String> },
+    Told { reason: String },
 }
 
 impl Cause {
+    /// What a row means that says that its session ends. Who asks for the end gives a reason; without
+    /// one the session ended by itself, and a server that is gone had begun to say so.
+    pub(crate) fn of_row(row: &Session) -> Self {
+        match &row.end_reason {
+            Some(reason) => Self::Told {
+                reason: reason.clone(),
+            },
+            None => Self::Exited,
+        }
+    }
+
     /// Whether the node itself ended the session, so that it need not be told.
     fn is_natural(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Exited)
@@ -62,10 +73,7 @@ impl Cause {
                 output,
             } => output.clone(),
             Self::Completed { failed: false, .. } | Self::Exited => String::new(),
-            Self::Told { reason: None } => "The session was terminated.".to_owned(),
-            Self::Told {
-                reason: Some(reason),
-            } => reason.clone(),
+            Self::Told { reason } => reason.clone(),
             other => other.reason(),
         }
     }
@@ -420,7 +428,10 @@ impl Life {
             return false;
         };
         let settled = !ending.cause.is_natural() || now >= ending.since + RESULT_SOON;
-        settled && !ending.cause.failed() && (view.client_attached || client == ClientHalf::Done)
+        // Nobody knows yet whether the websocket of a client that has not taken everything lives.
+        let has_all = !(ending.cause.is_natural() && view.client_unfinished);
+        let is_told = view.client_attached && has_all || client == ClientHalf::Done;
+        settled && !ending.cause.failed() && is_told
     }
 
     /// The client's half.
@@ -448,6 +459,10 @@ impl Life {
                     self.waits.flush
                 }
             }
+            // A websocket that takes output may be dead all the same, and what is told last is the end.
+            None if natural && view.client_unfinished && now < ending.since + self.taking(view) => {
+                ending.since + self.taking(view)
+            }
             None if matches!(ending.cause, Cause::Completed { .. }) && view.node_attached => {
                 // Its data channel may still hold output.
                 let until = ending.since + LAST_OUTPUT;
@@ -462,6 +477,15 @@ impl Life {
             ClientHalf::Done
         } else {
             ClientHalf::Wait(until)
+        }
+    }
+
+    /// How long a client that is there may take to acknowledge the last output. The acknowledgement
+    /// of an official one may be lost for good.
+    fn taking(&self, view: View) -> Duration {
+        match view.client_ours {
+            Some(true) => SLOW_CLIENT,
+            _ => self.waits.flush,
         }
     }
 
@@ -590,6 +614,22 @@ mod tests {
             &Options::default(),
             Now::new(s(0), Timestamp::from_millis(0)),
         )
+    }
+
+    fn told() -> Cause {
+        Cause::Told {
+            reason: "bye".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_row_that_ends_without_a_reason_ended_by_itself() {
+        let row = |reason: Option<&str>| Session {
+            end_reason: reason.map(ToOwned::to_owned),
+            ..session(serde_json::json!({}))
+        };
+        assert_eq!(Cause::of_row(&row(Some("bye"))), told());
+        assert_eq!(Cause::of_row(&row(None)), Cause::Exited);
     }
 
     fn both() -> View {
@@ -748,6 +788,34 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_told_and_the_row_changed_when_the_client_has_taken_all() {
+        let unfinished = View {
+            client_unfinished: true,
+            ..both()
+        };
+        let ours = View {
+            client_ours: Some(true),
+            ..unfinished
+        };
+        let mut life = open(false);
+        life.begin(Cause::Exited, s(100));
+        let half = life.client_half(ours, s(103));
+        assert_eq!(half, ClientHalf::Wait(s(400)));
+        assert!(
+            !life.shows_terminating(half, ours, s(103)),
+            "its websocket may be dead, and then it comes back"
+        );
+        assert_eq!(life.client_half(both(), s(103)), ClientHalf::Tell);
+        assert!(life.shows_terminating(ClientHalf::Tell, both(), s(103)));
+        // An official client's acknowledgement may be lost for good.
+        assert_eq!(
+            life.client_half(unfinished, s(103)),
+            ClientHalf::Wait(s(105))
+        );
+        assert_eq!(life.client_half(unfinished, s(105)), ClientHalf::Tell);
+    }
+
+    #[test]
     fn output_is_kept_for_a_client_that_is_away_when_the_session_ends() {
         let away = View {
             client_attached: false,
@@ -781,7 +849,7 @@ mod tests {
         );
 
         let mut told = open(false);
-        told.begin(Cause::Told { reason: None }, s(100));
+        told.begin(Cause::Told { reason: "bye".to_owned() }, s(100));
         assert_eq!(
             told.client_half(ours, s(100)),
             ClientHalf::Done,
@@ -828,9 +896,7 @@ mod tests {
         };
         let mut life = open(false);
         life.begin(
-            Cause::Told {
-                reason: Some("bye".into()),
-            },
+            told(),
             s(50),
         );
         assert!(!life.node_due(gone));
@@ -846,7 +912,7 @@ mod tests {
         assert_eq!(life.node_half(online, s(80)), NodeHalf::Done);
 
         let mut ours = open(true);
-        ours.begin(Cause::Told { reason: None }, s(50));
+        ours.begin(told(), s(50));
         assert_eq!(
             ours.node_half(gone, s(50)),
             NodeHalf::Done,
@@ -882,7 +948,7 @@ mod tests {
     #[test]
     fn a_session_that_never_started_has_no_node_to_wait_for() {
         let mut life = life_in(SessionState::Connecting);
-        life.begin(Cause::Told { reason: None }, s(1));
+        life.begin(told(), s(1));
         assert!(!life.node_due(both()));
         assert_eq!(life.node_half(both(), s(1)), NodeHalf::Done);
     }

@@ -153,9 +153,7 @@ impl SessionTask {
     /// Serves the session until it is over, or until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         if self.row.state == SessionState::Terminating {
-            self.begin(Cause::Told {
-                reason: self.row.end_reason.clone(),
-            });
+            self.begin(Cause::of_row(&self.row));
         }
         let mut stopped = Box::pin(stop.cancelled_owned());
         while !self.over {
@@ -588,9 +586,7 @@ impl SessionTask {
                 let ends = row.state == SessionState::Terminating || row.state.is_over();
                 if ends {
                     self.written = row.state;
-                    self.begin(Cause::Told {
-                        reason: row.end_reason.clone(),
-                    });
+                    self.begin(Cause::of_row(&row));
                 }
             }
         }
