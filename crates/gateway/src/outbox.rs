@@ -190,6 +190,28 @@ impl Outbox {
             .collect()
     }
 
+    /// What the receiver can be asked to answer behind, by a ping, when something that went again is
+    /// not acknowledged: without later messages there is no other sign that it was dropped.
+    pub(crate) fn question(&self) -> Option<u64> {
+        let unsettled =
+            |written: &Written| written.item.again && (written.ready || written.arrived.is_none());
+        self.written.values().any(unsettled).then_some(self.turn)
+    }
+
+    /// The receiver has answered behind everything up to this turn, so it has read it. Numbers that
+    /// went again and that it dropped in silence, as in [`Outbox::silently_dropped_before`].
+    pub(crate) fn read_up_to(&mut self, turn: u64, now: Duration) -> Vec<i64> {
+        for written in self.written.values_mut() {
+            if written.first_turn <= turn {
+                written.arrived.get_or_insert(now);
+            }
+        }
+        let all = self.written.iter();
+        all.filter(|(_, written)| written.item.again && written.ready && written.turn <= turn)
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
     fn append(&mut self, item: Item) {
         self.queued += item.bytes.len() + OVERHEAD;
         self.queue.push_back(item);

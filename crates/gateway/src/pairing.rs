@@ -30,6 +30,9 @@ use crate::{
 /// the old one when it broke may be lost, and an official agent recovers only five a second.
 const RECENT_ACKS: usize = 64;
 
+/// How often an official client is asked, at most, what it has read.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
 /// Bytes that may wait, and how patient the gateway is with an absent client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -84,6 +87,8 @@ pub(crate) struct Pairing {
     /// Taken up after a restart: what was sent before is not known.
     restored: bool,
     recent_acks: VecDeque<Bytes>,
+    /// When the client was last asked what it has read.
+    asked: Option<Duration>,
     /// The client of a forwarded port takes data, and goes on doing so.
     port_ready: bool,
     encrypted: bool,
@@ -106,6 +111,7 @@ impl Pairing {
             acknowledged: Numbers::default(),
             restored,
             recent_acks: VecDeque::new(),
+            asked: None,
             port_ready: false,
             encrypted: false,
             hold: MuxHold::default(),
@@ -322,6 +328,29 @@ impl Pairing {
         self.acknowledged.insert(number);
         let in_order = self.client.outbox.acknowledged(number);
         self.port_ready |= in_order && self.kind.port;
+    }
+
+    /// What an official client is to be pinged with now: it answers behind whatever it was sent, so
+    /// what it has not acknowledged by then it has dropped as a repeat.
+    pub(crate) fn question(&mut self, now: Duration) -> Option<u64> {
+        let due = self.asked.is_none_or(|asked| now >= asked + ASK_EVERY);
+        if !due || !self.client.attached || !self.client.is_official() {
+            return None;
+        }
+        let question = self.client.outbox.question()?;
+        self.asked = Some(now);
+        Some(question)
+    }
+
+    /// The client has answered such a ping.
+    pub(crate) fn answered(&mut self, question: u64, now: Duration) {
+        if !self.client.is_official() {
+            return;
+        }
+        for silent in self.client.outbox.read_up_to(question, now) {
+            self.acknowledged.insert(silent);
+            self.client.outbox.acknowledged(silent);
+        }
     }
 
     fn hold_applies(&self) -> bool {
@@ -752,6 +781,44 @@ mod tests {
         output_and_ack(&mut pairing, &[&seventh, &output(8)], ms(0));
         output_and_ack(&mut pairing, &[&seventh, &output(9)], ms(2000));
         assert_found_out(&mut pairing, &seventh, ms(2100));
+    }
+
+    #[test]
+    fn a_lost_ack_is_found_out_though_nothing_comes_after() {
+        let document = json!({"sessionType": "Standard_Stream"});
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, true, Duration::ZERO);
+        pairing.attach(Side::Node, None);
+        pairing.attach(Side::Client, None);
+        // The client has taken 7, and 8 was lost on the way; the shell is quiet from now on.
+        let seventh = output(7);
+        let mut found_out = None;
+        for at in (0..4000).step_by(200).map(ms) {
+            pairing.receive(Side::Node, seventh.clone(), at, &mut stamp);
+            if types(&taken(&mut pairing, Side::Node, at)).contains(&"acknowledge") {
+                found_out.get_or_insert(at);
+            }
+            taken(&mut pairing, Side::Client, at);
+            if let Some(question) = pairing.question(at) {
+                pairing.answered(question, at + ms(20));
+            }
+        }
+        assert!(found_out.is_some_and(|at| at >= ms(2000)), "{found_out:?}");
+    }
+
+    #[test]
+    fn a_client_is_asked_only_when_something_went_again_and_not_often() {
+        let mut pairing = shell();
+        let first = output(0);
+        give(&mut pairing, Side::Node, &first);
+        taken(&mut pairing, Side::Client, ms(0));
+        assert_eq!(pairing.question(ms(100)), None);
+        give(&mut pairing, Side::Node, &first);
+        taken(&mut pairing, Side::Client, ms(200));
+        assert!(pairing.question(ms(200)).is_some());
+        assert_eq!(pairing.question(ms(600)), None);
+        assert!(pairing.question(ms(700)).is_some());
+        give(&mut pairing, Side::Client, &ack(&first));
+        assert_eq!(pairing.question(ms(1300)), None);
     }
 
     #[test]

@@ -217,6 +217,7 @@ impl SessionTask {
         self.pairing.settle(self.now.monotonic, &mut stamp);
         self.ping(Side::Client);
         self.ping(Side::Node);
+        self.ask_client();
         self.take_note();
         self.arm();
     }
@@ -362,6 +363,28 @@ impl SessionTask {
         match Pin::new(&mut line.socket).start_send(question) {
             Ok(()) => line.unflushed = true,
             Err(_) => self.lost(side),
+        }
+    }
+
+    /// Pings an official client behind what it may have dropped in silence.
+    fn ask_client(&mut self) {
+        let Some(line) = &mut self.client else {
+            return;
+        };
+        let Some(question) = self.pairing.question(self.now.monotonic) else {
+            return;
+        };
+        let question = Bytes::copy_from_slice(&question.to_be_bytes());
+        match Pin::new(&mut line.socket).start_send(Message::Ping(question)) {
+            Ok(()) => line.unflushed = true,
+            Err(_) => self.lost(Side::Client),
+        }
+    }
+
+    /// The client has read whatever was written before the ping that it answers.
+    fn client_answered(&mut self, answer: &[u8]) {
+        if let Ok(question) = answer.try_into().map(u64::from_be_bytes) {
+            self.pairing.answered(question, self.now.monotonic);
         }
     }
 
@@ -728,6 +751,7 @@ impl SessionTask {
             Message::Binary(bytes) => Frame::parse(bytes).map_err(|error| error.to_string()),
             // A text frame would kill the reader of an official peer.
             Message::Text(_) => Err("text frame".to_owned()),
+            Message::Pong(answer) if side == Side::Client => return self.client_answered(&answer),
             _ => return,
         };
         match frame {
