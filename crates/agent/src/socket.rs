@@ -201,6 +201,11 @@ impl Socket {
         }
     }
 
+    /// When the server last sent anything.
+    pub(crate) fn heard(&self) -> Instant {
+        self.liveness.heard
+    }
+
     /// Hands over a text message. It leaves as soon as [`Self::event`] is awaited.
     pub(crate) fn push_text(&mut self, text: String) -> Result<(), String> {
         self.push(Message::text(text))

@@ -70,6 +70,8 @@ pub(crate) struct DataChannel {
     backoff: Backoff,
     /// Since when the server has not shown that it knows this session.
     away_since: Option<Instant>,
+    /// When it last began to.
+    back_since: Instant,
     /// Messages outside the stream.
     outbox: VecDeque<Bytes>,
     /// The frame that waits for room in the socket.
@@ -97,6 +99,7 @@ impl DataChannel {
             dialing: None,
             backoff: Backoff::new(Duration::ZERO, LONGEST_WAIT),
             away_since: Some(Instant::now()),
+            back_since: Instant::now(),
             outbox: VecDeque::new(),
             staged: None,
             events: VecDeque::new(),
@@ -147,11 +150,19 @@ impl DataChannel {
         self.away_since.is_none() && !self.link.paused()
     }
 
-    /// For how long nothing was acknowledged though something waits for it.
-    pub(crate) fn unacknowledged_for(&self) -> Duration {
-        self.link
-            .unacknowledged_for(self.clock.now())
-            .unwrap_or_default()
+    /// For how long since `since` the client has acknowledged nothing though something waits for it and
+    /// the server was there to pass it on.
+    pub(crate) fn ignored_for(&self, since: Instant) -> Duration {
+        let Some(socket) = &self.socket else {
+            return Duration::ZERO;
+        };
+        let unacknowledged = self.link.unacknowledged_for(self.clock.now());
+        ignored(
+            unacknowledged.unwrap_or_default(),
+            since.max(self.back_since),
+            socket.heard(),
+            Instant::now(),
+        )
     }
 
     /// Whether the server is there.
@@ -249,7 +260,9 @@ impl DataChannel {
                     self.options.token = ticket;
                 }
                 self.features = answer.features;
-                self.away_since = None;
+                if self.away_since.take().is_some() {
+                    self.back_since = Instant::now();
+                }
                 self.backoff.reset();
                 self.events.push_back(ChannelEvent::Features);
             }
@@ -347,6 +360,13 @@ impl DataChannel {
     }
 }
 
+/// What is unacknowledged counts from `since`, and only up to when the server was last `heard`: what was
+/// sent later may have gone into a dead websocket.
+fn ignored(unacknowledged: Duration, since: Instant, heard: Instant, now: Instant) -> Duration {
+    let begun = now.checked_sub(unacknowledged).map_or(since, |at| at.max(since));
+    heard.saturating_duration_since(begun)
+}
+
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
@@ -358,6 +378,27 @@ async fn until(instant: Option<Instant>) {
 mod tests {
     use super::*;
     use crate::trust;
+
+    #[test]
+    fn a_client_ignores_what_was_sent_only_while_the_server_is_heard() {
+        let second = Duration::from_secs(1);
+        let start = Instant::now() + 1000 * second;
+        let at = |seconds: u32| start + seconds * second;
+        let table = [
+            // Unacknowledged, since, heard, now; the wait that counts.
+            (12, at(0), at(20), at(20), 12),
+            // The server was away until a moment ago.
+            (60, at(58), at(60), at(60), 2),
+            // The websocket is silent, so it may be dead.
+            (30, at(0), at(31), at(60), 1),
+            (30, at(0), at(10), at(60), 0),
+            (0, at(0), at(60), at(60), 0),
+        ];
+        for (unacknowledged, since, heard, now, counts) in table {
+            let ignored = ignored(unacknowledged * second, since, heard, now);
+            assert_eq!(ignored, counts * second);
+        }
+    }
 
     /// A port where nobody listens: the listener is gone before it is used.
     fn nobody() -> String {

@@ -41,7 +41,7 @@ const FRAME_LIMIT: usize = 64 * 1024;
 const LEAVING_TICK: Duration = Duration::from_millis(10);
 /// How long processes of the shell's session may take to end after being told.
 const HANG_UP_GRACE: Duration = Duration::from_secs(2);
-/// How long a client that is there may acknowledge nothing before its last output is given up.
+/// How long an official client may acknowledge nothing before its last output is given up.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a session needs besides its channel.
@@ -393,8 +393,9 @@ async fn flush(
         if let Some(payload) = last.take() {
             last = channel.send(PayloadType::EXIT_CODE, payload).err();
         }
-        let is_given_up = if channel.is_listened_to() {
-            channel.unacknowledged_for() >= FLUSH_LIMIT
+        // A client of ours comes back and takes it; another one may be gone for good.
+        let is_given_up = if channel.is_listened_to() && !channel.is_client_ours() {
+            channel.ignored_for(begun) >= FLUSH_LIMIT
         } else {
             begun.elapsed() >= options.idle_limit
         };
