@@ -849,7 +849,12 @@ mod tests {
         );
 
         let mut told = open(false);
-        told.begin(Cause::Told { reason: "bye".to_owned() }, s(100));
+        told.begin(
+            Cause::Told {
+                reason: "bye".to_owned(),
+            },
+            s(100),
+        );
         assert_eq!(
             told.client_half(ours, s(100)),
             ClientHalf::Done,
@@ -895,10 +900,7 @@ mod tests {
             ..both()
         };
         let mut life = open(false);
-        life.begin(
-            told(),
-            s(50),
-        );
+        life.begin(told(), s(50));
         assert!(!life.node_due(gone));
         assert_eq!(life.node_half(gone, s(60)), NodeHalf::Wait(s(650)));
         let online = View {
