@@ -97,7 +97,10 @@ fn the_stock_cli_gets_a_shell_on_this_machine() -> Result<()> {
     assert!(terminal.exit_status()?.success());
     assert!(terminal.is_cooked()?, "the terminal is as it was before");
     let said = installation.log();
-    assert!(!said.contains("INFO"), "`dev` is quiet while all is well: {said}");
+    assert!(
+        !said.contains("INFO"),
+        "`dev` is quiet while all is well: {said}"
+    );
     Ok(())
 }
 

@@ -363,7 +363,9 @@ impl DataChannel {
 /// What is unacknowledged counts from `since`, and only up to when the server was last `heard`: what was
 /// sent later may have gone into a dead websocket.
 fn ignored(unacknowledged: Duration, since: Instant, heard: Instant, now: Instant) -> Duration {
-    let begun = now.checked_sub(unacknowledged).map_or(since, |at| at.max(since));
+    let begun = now
+        .checked_sub(unacknowledged)
+        .map_or(since, |at| at.max(since));
     heard.saturating_duration_since(begun)
 }
 
