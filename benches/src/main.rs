@@ -1,0 +1,90 @@
+//! `sortie-bench`: measures Sortie beside OpenSSH, in turns, on one machine and over loopback, and
+//! judges the figures. `cargo xtask bench` builds and starts it. With `nodes` it is a part of the
+//! simulated fleet instead.
+
+mod api;
+mod fleet;
+mod installation;
+mod memory;
+mod nodes;
+mod page;
+mod peers;
+mod shells;
+mod table;
+mod terminal;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "sortie-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure everything
+    Run(Run),
+    /// Be some of the simulated nodes
+    Nodes(nodes::Options),
+}
+
+#[derive(Args)]
+struct Run {
+    /// Folder with sortie-server, sortie-agent and sortie
+    #[arg(long)]
+    programs: PathBuf,
+    /// Where the page goes
+    #[arg(long)]
+    page: PathBuf,
+    /// Fail when a limit is missed
+    #[arg(long)]
+    check: bool,
+    /// How often each peer has its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How many simulated nodes
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=18_000))]
+    nodes: u32,
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Nodes(options) => nodes::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Run(run) => measure(&run),
+    }
+}
+
+fn measure(run: &Run) -> Result<ExitCode> {
+    let mut table = table::Table::default();
+    let before = page::Machine::now();
+    // Others on the machine must not be measured. Only root may.
+    let nice = rustix::process::setpriority_process(None, -10).is_ok();
+    shells::measure(&run.programs, run.rounds, &mut table)?;
+    fleet::measure(&run.programs, run.nodes, &mut table)?;
+    let text = page::render(&table, run.rounds, run.nodes, &before, nice);
+    std::fs::write(&run.page, text)?;
+    writeln!(io::stdout(), "{}", table.render())?;
+    let missed = table.missed();
+    for row in &missed {
+        writeln!(io::stdout(), "missed: {row}")?;
+    }
+    Ok(if run.check && !missed.is_empty() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// A line for the person who waits.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "bench: {text}");
+}
