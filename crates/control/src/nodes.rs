@@ -214,10 +214,16 @@ internal!(
     UpdateManagedInstanceRoleError,
 );
 
-/// How a node is doing.
-fn ping_status(connected: bool, last_ping: Timestamp, now: Timestamp) -> PingStatus {
+/// How a node is doing. Enrolling is no heartbeat: a node whose agent never ran was never online.
+fn ping_status(
+    connected: bool,
+    registered: Timestamp,
+    last_ping: Timestamp,
+    now: Timestamp,
+) -> PingStatus {
     let silent = now.since(last_ping);
-    if connected || silent <= HEARD_LATELY {
+    let was_heard = last_ping > registered;
+    if connected || (was_heard && silent <= HEARD_LATELY) {
         PingStatus::Online
     } else if silent > INACTIVE_AFTER {
         PingStatus::Inactive
@@ -252,7 +258,7 @@ impl Control {
             node.last_ping = node.last_ping.max(*heard);
         }
         NodeView {
-            ping_status: ping_status(node.connected, node.last_ping, now),
+            ping_status: ping_status(node.connected, node.registered, node.last_ping, now),
             node,
         }
     }
@@ -531,6 +537,14 @@ mod tests {
         let now = Timestamp::from_millis(10_000_000_000_000);
         let ago = |by: Duration| now.minus(by);
         let second = Duration::from_secs(1);
+        let long_ago = ago(INACTIVE_AFTER * 3);
+        let ping_status =
+            |connected, last_ping, now| super::ping_status(connected, long_ago, last_ping, now);
+        assert_eq!(
+            super::ping_status(false, ago(second), ago(second), now),
+            PingStatus::ConnectionLost,
+            "enrolled a moment ago and never heard"
+        );
         assert_eq!(
             ping_status(true, ago(INACTIVE_AFTER * 2), now),
             PingStatus::Online

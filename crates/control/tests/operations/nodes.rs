@@ -90,12 +90,18 @@ async fn ping_status_follows_the_channel_then_the_heartbeats_then_time() {
             .unwrap();
         list[0].ping_status
     };
-    let node = world.connect(&node_id, START).await;
-    assert_eq!(status(Duration::from_hours(24)).await, PingStatus::Online);
-    world.control.node_lost(&node, START, "gone").await;
-    assert_eq!(status(Duration::from_secs(630)).await, PingStatus::Online);
     assert_eq!(
-        status(Duration::from_secs(631)).await,
+        status(Duration::from_secs(1)).await,
+        PingStatus::ConnectionLost,
+        "enrolled, but its agent has not run"
+    );
+    let heard = START.plus(Duration::from_secs(1));
+    let node = world.connect(&node_id, heard).await;
+    assert_eq!(status(Duration::from_hours(24)).await, PingStatus::Online);
+    world.control.node_lost(&node, heard, "gone").await;
+    assert_eq!(status(Duration::from_secs(631)).await, PingStatus::Online);
+    assert_eq!(
+        status(Duration::from_secs(632)).await,
         PingStatus::ConnectionLost
     );
     assert_eq!(
