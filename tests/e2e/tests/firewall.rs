@@ -188,6 +188,12 @@ fn a_node_behind_a_closed_firewall_gives_a_shell() -> Result<()> {
         .with_context(|| agent.log())?
         .context("an instance id")?;
 
+    // Its first heartbeat makes it online; a session needs its control channel.
+    wait_for("the node's control channel", || {
+        let ask = ["ssm", "get-connection-status", "--target", &node_id];
+        Ok((installation.aws(&aws, &ask)?["Status"] == "connected").then_some(()))
+    })?;
+
     let mut command = installation.command(&aws)?;
     command.args(["ssm", "start-session", "--target", &node_id]);
     let mut terminal = Terminal::open(&command, 80, 24)?;
