@@ -646,3 +646,29 @@ fn a_closed_channel_is_closed_also_when_its_body_cannot_be_read() {
     };
     assert_eq!(closed.output, "");
 }
+
+/// An official node is paused by what is not acknowledged, and recovers what was refused far too slowly.
+#[test]
+fn a_client_that_takes_nothing_acknowledges_an_official_node_only_so_much() {
+    let mut client = link(Role::Client);
+    let acks = |client: &mut Link| std::iter::from_fn(|| client.poll_transmit(at(0))).count();
+    let payload = [7; 1024];
+    for number in 0..4000 {
+        let received = client.receive(stream(Role::Client, number, &payload), at(0));
+        assert!(
+            matches!(received, Received::Stream),
+            "{number}: {received:?}"
+        );
+    }
+    let at_once = acks(&mut client);
+    assert!((100..400).contains(&at_once), "{at_once}");
+    let repeated = client.receive(stream(Role::Client, 3999, &payload), at(0));
+    assert!(matches!(repeated, Received::Ignored(Ignored::Duplicate)));
+    assert_eq!(acks(&mut client), 0, "it is not taken yet");
+    for _ in 0..4000 {
+        assert!(client.next_delivery().is_some());
+    }
+    assert_eq!(at_once + acks(&mut client), 4000);
+    client.receive(stream(Role::Client, 3999, &payload), at(0));
+    assert_eq!(acks(&mut client), 1, "every repeat of what was taken");
+}

@@ -38,6 +38,10 @@ const OVERHEAD: usize = 256;
 /// Acknowledgements that wait for the socket. One more is not queued; the peer will ask again.
 const MAX_PENDING_ACKS: usize = 16_384;
 
+/// With more received and not taken than this, a client acknowledges what an official node sends only
+/// when it is taken.
+const ACK_AT_ONCE: usize = 256 << 10;
+
 /// Which end of the session this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -81,13 +85,19 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default limits: 1 MiB to send, 4 MiB received.
+    /// The default limits: 1 MiB to send, 4 MiB received, 8 MiB as a client. The gateway pauses an
+    /// official node when its client has not acknowledged 4 MiB, and until then everything must have room
+    /// there: such a node sends what was refused again at ten messages a second.
     #[must_use]
     pub fn new(role: Role, seed: [u8; 16]) -> Self {
+        let receive_limit = match role {
+            Role::Client => 8 << 20,
+            Role::Node => 4 << 20,
+        };
         Self {
             role,
             send_limit: 1 << 20,
-            receive_limit: 4 << 20,
+            receive_limit,
             seed,
             wait_for_features: false,
         }
@@ -326,11 +336,14 @@ impl Link {
             payload_type: frame.payload_type(),
             payload: frame.payload(),
         };
-        match self.receiver.take(number, delivery) {
+        let owed = self.owes_acks().then(|| frame.message_id());
+        match self.receiver.take(number, delivery, owed) {
+            Taken::InOrder if owed.is_some() => Received::Stream,
             Taken::InOrder | Taken::Early => {
                 self.queue_ack(number, frame.message_id());
                 Received::Stream
             }
+            Taken::Duplicate if self.receiver.owes(number) => Received::Ignored(Ignored::Duplicate),
             Taken::Duplicate => {
                 self.queue_ack(number, frame.message_id());
                 Received::Ignored(Ignored::Duplicate)
@@ -338,6 +351,14 @@ impl Link {
             Taken::NoRoom => Received::Ignored(Ignored::NoRoom),
             Taken::Absurd => Received::Ignored(Ignored::AbsurdNumber),
         }
+    }
+
+    /// Whether messages are acknowledged when they are taken rather than when they arrive. An official
+    /// node knows no window, but the gateway pauses it when its client does not acknowledge.
+    fn owes_acks(&self) -> bool {
+        self.role == Role::Client
+            && !self.cumulative_ack
+            && self.receiver.held_bytes() >= ACK_AT_ONCE
     }
 
     fn queue_ack(&mut self, number: i64, message_id: Uuid) {
@@ -372,12 +393,15 @@ impl Link {
 
     /// The next message of the stream. Taking it frees room for more.
     pub fn next_delivery(&mut self) -> Option<Delivery> {
-        let delivery = self.receiver.next();
+        let (delivery, owed) = self.receiver.next()?;
+        if let Some((number, message_id)) = owed {
+            self.queue_ack(number, message_id);
+        }
         if self.cumulative_ack && self.receiver.has_room_again() {
             self.acks.up_to_expected = Some(self.random.uuid());
             self.acks.room_again = true;
         }
-        delivery
+        Some(delivery)
     }
 
     /// The next frame for the websocket: acknowledgements first, then what goes again, then new

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use uuid::Uuid;
+
 use super::{Delivery, OVERHEAD};
 
 /// Messages held that came before their turn. At least what any sender of ours has in flight, and what
@@ -16,13 +18,19 @@ const MAX_AHEAD: i64 = 100_000;
 
 pub(super) struct Receiver {
     expected: i64,
-    ready: VecDeque<Delivery>,
+    ready: VecDeque<Ready>,
     early: BTreeMap<i64, Delivery>,
     early_bytes: usize,
     /// Early ones included.
     held_bytes: usize,
     limit: usize,
     has_refused: bool,
+}
+
+struct Ready {
+    delivery: Delivery,
+    /// Its id, when it is acknowledged once it is taken.
+    owed: Option<Uuid>,
 }
 
 /// What became of a stream message.
@@ -85,15 +93,16 @@ impl Receiver {
         }
     }
 
-    pub(super) fn take(&mut self, number: i64, delivery: Delivery) -> Taken {
+    /// `owed`: the message's id, when it is to be acknowledged once it is taken and comes in order.
+    pub(super) fn take(&mut self, number: i64, delivery: Delivery, owed: Option<Uuid>) -> Taken {
         let taken = self.judge(number, delivery.payload.len());
         match taken {
             Taken::InOrder => {
                 self.held_bytes += delivery.payload.len() + OVERHEAD;
-                self.make_ready(delivery);
+                self.make_ready(delivery, owed);
                 while let Some(next) = self.early.remove(&self.expected) {
                     self.early_bytes -= next.payload.len() + OVERHEAD;
-                    self.make_ready(next);
+                    self.make_ready(next, None);
                 }
             }
             Taken::Early => {
@@ -107,15 +116,30 @@ impl Receiver {
         taken
     }
 
-    fn make_ready(&mut self, delivery: Delivery) {
-        self.ready.push_back(delivery);
+    fn make_ready(&mut self, delivery: Delivery, owed: Option<Uuid>) {
+        self.ready.push_back(Ready { delivery, owed });
         self.expected = self.expected.saturating_add(1);
     }
 
-    pub(super) fn next(&mut self) -> Option<Delivery> {
-        let delivery = self.ready.pop_front()?;
+    /// Number of the message that is next to be taken.
+    fn first_ready(&self) -> i64 {
+        let ready = i64::try_from(self.ready.len()).unwrap_or(i64::MAX);
+        self.expected.saturating_sub(ready)
+    }
+
+    /// Whether a message waits to be taken and is acknowledged only then.
+    pub(super) fn owes(&self, number: i64) -> bool {
+        let place = usize::try_from(number.saturating_sub(self.first_ready()));
+        let ready = place.ok().and_then(|place| self.ready.get(place));
+        ready.is_some_and(|ready| ready.owed.is_some())
+    }
+
+    /// The next message, and what is to be acknowledged now that it is taken.
+    pub(super) fn next(&mut self) -> Option<(Delivery, Option<(i64, Uuid)>)> {
+        let number = self.first_ready();
+        let Ready { delivery, owed } = self.ready.pop_front()?;
         self.held_bytes -= delivery.payload.len() + OVERHEAD;
-        Some(delivery)
+        Some((delivery, owed.map(|message_id| (number, message_id))))
     }
 
     /// Whether there is room again after something was refused. True once for each time.
