@@ -77,7 +77,7 @@ impl Default for Options {
             pause_above: 4 * MIB,
             resume_below: MIB,
             input_limit: 16 * MIB,
-            output_limit: 64 * MIB,
+            output_limit: 16 * MIB,
             sweep_interval: Duration::from_secs(30),
             drain: Duration::from_secs(5),
             end_sessions_on_stop: false,

@@ -17,6 +17,9 @@ use sortie_channel::frame::{Frame, PayloadType};
 const OVERHEAD: usize = 128;
 /// Bytes written and not acknowledged that are kept. Beyond it the oldest are left to the sender.
 const KEEP: usize = 8 * 1024 * 1024;
+/// The longest message that is copied rather than held with what was read beside it: some KiB at
+/// most, so that a longer one holds little more than itself.
+const COMPACT: usize = 4 * 1024;
 /// How long an official client takes, at most, to start its plugin once it has the message that it
 /// expects. Until then it drops that message and its repeats.
 const GET_READY: Duration = Duration::from_secs(2);
@@ -63,6 +66,12 @@ impl Outbox {
         self.queued
     }
 
+    /// Bytes that the receiver has not acknowledged, written or not. Of what was written long ago
+    /// only some are known.
+    pub(crate) fn unacknowledged(&self) -> usize {
+        self.queued + self.kept
+    }
+
     /// Whether anything waits or was written without being acknowledged.
     pub(crate) fn unfinished(&self) -> bool {
         !self.queue.is_empty() || !self.written.is_empty()
@@ -74,7 +83,7 @@ impl Outbox {
             self.append(Item {
                 number: Some(frame.sequence_number()),
                 payload_type: Some(frame.payload_type()),
-                bytes: frame.into_bytes(),
+                bytes: compact(frame.into_bytes()),
                 again: false,
                 own: false,
             });
@@ -259,11 +268,22 @@ impl Outbox {
     }
 }
 
+/// The same bytes in memory of their own, where that is small. A message shares the memory of
+/// everything that was read from the socket with it, and would hold all of that for as long as it
+/// waits.
+pub(crate) fn compact(bytes: Bytes) -> Bytes {
+    if bytes.len() <= COMPACT {
+        Bytes::copy_from_slice(&bytes)
+    } else {
+        bytes
+    }
+}
+
 fn plain(bytes: Bytes, own: bool) -> Item {
     Item {
         number: None,
         payload_type: None,
-        bytes,
+        bytes: compact(bytes),
         again: false,
         own,
     }
@@ -349,6 +369,29 @@ mod tests {
         }
         assert!(outbox.kept <= KEEP);
         assert!(outbox.written.contains_key(&19) && !outbox.written.contains_key(&0));
+    }
+
+    #[test]
+    fn a_small_message_holds_nothing_but_itself() {
+        let read = Bytes::from(vec![1; 8192]);
+        let small = read.slice(..100);
+        let held = compact(small.clone());
+        assert_eq!(held, small);
+        drop(small);
+        assert!(read.is_unique(), "what was read beside it is held");
+        let large = read.slice(..COMPACT + 1);
+        assert_eq!(compact(large.clone()).as_ptr(), large.as_ptr());
+    }
+
+    #[test]
+    fn what_was_written_counts_until_it_is_acknowledged() {
+        let mut outbox = filled(3);
+        let all = outbox.unacknowledged();
+        assert_eq!(all, outbox.waiting());
+        numbers(&mut outbox);
+        assert_eq!((outbox.waiting(), outbox.unacknowledged()), (0, all));
+        outbox.acknowledged_up_to(2);
+        assert_eq!(outbox.unacknowledged(), 0);
     }
 
     #[test]

@@ -392,14 +392,18 @@ impl Pairing {
         Pressure {
             possible: self.kind.pausable && self.node.attached && self.node.is_official(),
             client_away_since: self.client.away_since,
-            undelivered: self.client.outbox.waiting(),
+            // Our own client takes what it has no room for and does not acknowledge it.
+            undelivered: self.client.outbox.unacknowledged(),
         }
     }
 
-    /// Whether more may be read from an end. A node is always read, since an official agent that
-    /// cannot write loses what it has.
+    /// Whether more may be read from an end. A node is always read while the session lasts, since an
+    /// official agent that cannot write loses what it has.
     pub(crate) fn may_read(&self, from: Side) -> bool {
-        from == Side::Node || self.node.outbox.waiting() < self.limits.input
+        match from {
+            Side::Client => self.node.outbox.waiting() < self.limits.input,
+            Side::Node => !self.overflows(),
+        }
     }
 
     /// Whether more output waits than is held for a client.
@@ -697,6 +701,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_more_is_read_from_a_node_that_floods_beyond_the_bound() {
+        let mut pairing = shell();
+        let mut number = 0;
+        while pairing.may_read(Side::Node) {
+            give(&mut pairing, Side::Node, &output(number));
+            number += 1;
+        }
+        assert!(pairing.overflows());
+        assert!(pairing.waiting(Side::Client) < LIMITS.output + 1000);
+    }
+
+    #[test]
     fn input_while_paused_is_followed_by_another_pause() {
         let mut pairing = shell();
         give_all(
@@ -712,10 +728,14 @@ mod tests {
         assert_eq!(types(&told), ["input_stream_data", "pause_publication"]);
         taken(&mut pairing, Side::Client, ms(1));
         pairing.settle(ms(2), &mut stamp);
-        assert_eq!(
-            types(&taken(&mut pairing, Side::Node, ms(2))),
-            ["start_publication"]
-        );
+        let told = taken(&mut pairing, Side::Node, ms(2));
+        assert_eq!(types(&told), [""; 0], "written is not acknowledged");
+        for number in 0..30 {
+            give(&mut pairing, Side::Client, &ack(&output(number)));
+        }
+        pairing.settle(ms(2), &mut stamp);
+        let told = taken(&mut pairing, Side::Node, ms(2));
+        assert_eq!(types(&told).last(), Some(&"start_publication"));
     }
 
     #[test]

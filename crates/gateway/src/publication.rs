@@ -1,7 +1,9 @@
 //! When an official agent is told to pause and to go on. Pure.
 //!
 //! A paused agent stops reading its terminal, which is the only back-pressure it knows. Any
-//! acknowledgement or input un-pauses it, so a pause is repeated after each.
+//! acknowledgement or input un-pauses it, so a pause is repeated after each. It is not while the
+//! client is catching up, though: what the agent reads between two pauses it keeps and sends much
+//! later, ten messages a second.
 
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ pub(crate) struct Pressure {
     pub(crate) possible: bool,
     /// Since when there is no client.
     pub(crate) client_away_since: Option<Duration>,
-    /// Bytes that the client has not taken.
+    /// Bytes that the client has not acknowledged.
     pub(crate) undelivered: usize,
 }
 
@@ -78,7 +80,7 @@ impl Publication {
     }
 
     fn wanted(&self, pressure: Pressure, now: Duration) -> bool {
-        let bound = if self.paused {
+        let bound = if self.paused && !self.undone {
             self.resume_below
         } else {
             self.pause_above
@@ -135,6 +137,23 @@ mod tests {
             publication.decide(pressure(500, None), DELAY),
             Some(Order::Pause)
         );
+    }
+
+    #[test]
+    fn an_agent_whose_client_is_catching_up_is_left_alone() {
+        let mut publication = Publication::new(DELAY, 400, 100);
+        let mut decide = |undelivered, traffic| {
+            if traffic {
+                publication.traffic();
+            }
+            publication.decide(pressure(undelivered, None), Duration::ZERO)
+        };
+        assert_eq!(decide(401, false), Some(Order::Pause));
+        // The client's first acknowledgements have set it going already.
+        assert_eq!(decide(399, true), Some(Order::Start));
+        assert_eq!(decide(399, true), None);
+        assert_eq!(decide(100, true), None);
+        assert_eq!(decide(401, true), Some(Order::Pause));
     }
 
     #[test]

@@ -254,8 +254,9 @@ async fn a_slow_client_pauses_the_agent_and_nothing_is_lost() {
     for number in 0..sent {
         let frame = shell.client.expect(MessageType::OutputStreamData).await;
         assert_eq!(frame.sequence_number(), number);
+        shell.client.send(ack(&frame)).await;
     }
-    shell.worker.expect(MessageType::StartPublication).await;
+    shell.worker.until(MessageType::StartPublication).await;
 }
 
 #[tokio::test]
