@@ -180,6 +180,12 @@ impl Installation {
             .map_or(Ok(()), |mut server| server.end(Signal::KILL))
     }
 
+    /// The server's process, while it runs.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.server.as_ref().map(|server| server.child.id())
+    }
+
     /// The folder that everything is in.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

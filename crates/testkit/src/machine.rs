@@ -114,6 +114,12 @@ impl Machine {
         })
     }
 
+    /// The process here that everything on the machine descends from.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What its program has written, and the official agent's own log.
     #[must_use]
     pub fn log(&self) -> String {

@@ -39,6 +39,8 @@ struct Screen {
 struct Shown {
     bytes: Vec<u8>,
     over: bool,
+    /// Nobody reads: what the program writes stays in the terminal until that is full.
+    held: bool,
 }
 
 impl Screen {
@@ -163,6 +165,17 @@ impl Terminal {
         Ok(fresh)
     }
 
+    /// Stops reading, as a terminal does after Ctrl-S: soon the program cannot write any more.
+    pub fn hold(&self) {
+        self.screen.lock().held = true;
+    }
+
+    /// Reads on.
+    pub fn pass(&self) {
+        self.screen.lock().held = false;
+        self.screen.changed.notify_all();
+    }
+
     /// Everything shown so far.
     #[must_use]
     pub fn shown(&self) -> String {
@@ -213,6 +226,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        self.pass();
         // A test that failed in the middle: hang up on whatever is left.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -232,6 +246,8 @@ fn set_size(terminal: &OwnedFd, columns: u16, rows: u16) -> Result<()> {
 fn show(mut reader: File, screen: &Screen) {
     let mut buffer = [0; 8192];
     loop {
+        let waited = screen.changed.wait_while(screen.lock(), |shown| shown.held);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
         let count = reader.read(&mut buffer).unwrap_or(0);
         let mut shown = screen.lock();
         if count == 0 {
