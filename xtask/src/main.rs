@@ -1,6 +1,7 @@
 //! Chores of the repository, as `cargo xtask <chore>`. Each chore is a module; this file only
 //! chooses.
 
+mod bench;
 mod codegen;
 mod dev;
 mod fuzz;
@@ -19,6 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Measure beside OpenSSH and with simulated nodes, and write docs/benchmarks.md
+    Bench(bench::Options),
     /// Generate the shapes in crates/wire/src/shapes from the service models
     Codegen(codegen::Options),
     /// Build everything and start a server for trying things out
@@ -50,6 +53,7 @@ enum Chore {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
+        Chore::Bench(options) => bench::run(&options),
         Chore::Codegen(options) => codegen::run(&options),
         Chore::Dev { release, arguments } => dev::run(release, &arguments),
         Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
