@@ -123,4 +123,6 @@ fn every_feature_and_constant_of_the_code_is_on_the_page() {
         );
     }
     assert_eq!(Options::new(Role::Node, [0; 16]).receive_limit, 4 << 20);
+    assert_eq!(Options::new(Role::Client, [0; 16]).receive_limit, 8 << 20);
+    assert!(DOCUMENT.contains("(4 MiB unless told otherwise, a client 8 MiB)"));
 }
