@@ -69,7 +69,7 @@ impl CallError {
     }
 }
 
-/// A node's key. All simulated nodes share one: making it takes longer than all else.
+/// A node's key. The server takes no key twice; making them takes longer than all else.
 pub(crate) struct Key(KeyPair);
 
 impl Key {

@@ -69,6 +69,9 @@ fn measure(run: &Run) -> Result<ExitCode> {
     // Others on the machine must not be measured. Only root may.
     let nice = rustix::process::setpriority_process(None, -10).is_ok();
     shells::measure(&run.programs, run.rounds, &mut table)?;
+    // Also what is measured so far is worth keeping, should the fleet fail.
+    let text = page::render(&table, run.rounds, 0, &before, nice);
+    std::fs::write(&run.page, text)?;
     fleet::measure(&run.programs, run.nodes, &mut table)?;
     let text = page::render(&table, run.rounds, run.nodes, &before, nice);
     std::fs::write(&run.page, text)?;

@@ -177,11 +177,10 @@ impl Counts {
 }
 
 async fn register_all(options: &Options, server: &Server) -> Result<Vec<Node>> {
-    let key = Arc::new(Key::generate()?);
     let gate = Arc::new(Semaphore::new(REGISTERING));
     let mut tasks = JoinSet::new();
     for number in 0..options.count {
-        let (server, key, gate) = (server.clone(), Arc::clone(&key), Arc::clone(&gate));
+        let (server, gate) = (server.clone(), Arc::clone(&gate));
         let activation = (
             options.activation_id.clone(),
             options.activation_code.clone(),
@@ -190,6 +189,7 @@ async fn register_all(options: &Options, server: &Server) -> Result<Vec<Node>> {
         let source = IpAddr::V4(Ipv4Addr::new(127, 0, 1 + options.part, 1 + last));
         tasks.spawn(async move {
             let _permit = gate.acquire().await?;
+            let key = tokio::task::spawn_blocking(Key::generate).await??;
             let registered = Node::register(&server, &key, &activation, source).await;
             registered.map_err(CallError::into_error)
         });
