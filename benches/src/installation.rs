@@ -17,6 +17,9 @@ use crate::{
     peers::{Process, free_port, wait_for, with_light_home},
 };
 
+/// Environment variables of a program, by name.
+pub(crate) type Variables = Vec<(String, String)>;
+
 /// A running server.
 pub(crate) struct Installation {
     programs: PathBuf,
@@ -174,7 +177,7 @@ impl Installation {
     }
 
     /// What opens a login shell on a node, and its environment.
-    pub(crate) fn shell(&self, node_id: &str) -> Result<(Vec<String>, Vec<(String, String)>)> {
+    pub(crate) fn shell(&self, node_id: &str) -> Result<(Vec<String>, Variables)> {
         let administrator = self.administrator()?;
         let program = self.programs.join("sortie").to_string_lossy().into_owned();
         let command = [&program, "start", node_id].map(str::to_owned).to_vec();
