@@ -107,7 +107,7 @@ are started by the stock AWS CLI. An outage breaks every connection of one end, 
 refuses new ones for 1.5 s while numbered lines are printed; none may be lost, doubled or out of
 order, and what is typed afterwards must arrive. The server is killed (SIGKILL) and started again at
 once. After each end nothing of the session may be left on the node; after a deregistration the node
-may make no more than six connections and six refused calls in 15 s.
+may make no more than six connections and six refused calls in 15 s, ours no more than thirty.
 ";
 
 /// The whole page.
