@@ -119,7 +119,8 @@ fn the_official_plugin_opens_a_shell_on_our_agent() -> Result<()> {
     terminal.until("Starting session with SessionId: ")?;
     terminal.line("echo \"<\"$((6 * 7))\">\"")?;
     terminal.until("<42>")?;
-    terminal.line("echo sta\"\"rted; sleep 1000; echo ne\"\"ver")?;
+    // Said by the program itself: before, Ctrl-C would meet the shell that still starts it.
+    terminal.line("sh -c 'echo sta\"\"rted; exec sleep 1000'; echo ne\"\"ver")?;
     terminal.until("started")?;
     terminal.keys([3])?;
     // The terminal throws away what is typed behind a Ctrl-C until it has acted on it.

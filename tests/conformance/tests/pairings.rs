@@ -120,9 +120,10 @@ fn resize(pairing: &mut Pairing) -> Result<()> {
 fn interrupt(pairing: &mut Pairing) -> Result<()> {
     let mut shell = pairing.open()?;
     shell.ask("0")?;
+    // Said by the program itself: before, Ctrl-C would meet the shell that still starts it.
     shell
         .terminal
-        .line("echo sta\"\"rted; sleep 1000; echo ne\"\"ver")?;
+        .line("sh -c 'echo sta\"\"rted; exec sleep 1000'; echo ne\"\"ver")?;
     shell.terminal.until("started")?;
     let pressed = Instant::now();
     shell.terminal.keys([3])?;

@@ -351,6 +351,7 @@ const REMOTE: &str = r#"
 stty raw -echo
 cd "$1"
 echo $$ > pid.new && mv pid.new pid
+printf 'ready\n'
 (
     number=0
     while [ ! -e quit ]; do
@@ -362,7 +363,6 @@ echo $$ > pid.new && mv pid.new pid
         sleep 0.02
     done
 ) &
-printf 'ready\n'
 trap ': > quit' TERM
 while [ ! -e quit ] && IFS= read -r line; do
     [ "$line" = quit ] && break
