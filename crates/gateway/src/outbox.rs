@@ -5,10 +5,7 @@
 //! first on the end's next websocket. What a sender repeats while its first copy still waits here is
 //! dropped.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use sortie_channel::frame::{Frame, PayloadType};
@@ -20,11 +17,7 @@ const KEEP: usize = 8 * 1024 * 1024;
 /// The longest message that is copied rather than held with what was read beside it: some KiB at
 /// most, so that a longer one holds little more than itself.
 const COMPACT: usize = 4 * 1024;
-/// How long an official client takes, at most, to start its plugin once it has the message that it
-/// expects. Until then it drops that message and its repeats.
-const GET_READY: Duration = Duration::from_secs(2);
-
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Item {
     number: Option<i64>,
     payload_type: Option<PayloadType>,
@@ -35,6 +28,27 @@ struct Item {
     own: bool,
 }
 
+impl Item {
+    fn is_data(&self) -> bool {
+        matches!(
+            self.payload_type,
+            Some(PayloadType::OUTPUT | PayloadType::STDERR)
+        )
+    }
+
+    /// An official client takes these at once, even if it takes no data yet.
+    fn is_handshake(&self) -> bool {
+        matches!(
+            self.payload_type,
+            Some(
+                PayloadType::HANDSHAKE_REQUEST
+                    | PayloadType::HANDSHAKE_COMPLETE
+                    | PayloadType::ENC_CHALLENGE_REQUEST
+            )
+        )
+    }
+}
+
 #[derive(Debug)]
 struct Written {
     item: Item,
@@ -43,9 +57,9 @@ struct Written {
     turn: u64,
     /// The same of its first copy on this websocket.
     first_turn: u64,
-    /// When that copy had certainly been read: something written behind it was acknowledged.
-    arrived: Option<Duration>,
-    /// The receiver took data when it was written.
+    /// That copy has certainly been read: something written behind it was acknowledged.
+    arrived: bool,
+    /// The receiver took such messages when it was written.
     ready: bool,
 }
 
@@ -57,6 +71,8 @@ pub(crate) struct Outbox {
     numbers: BTreeSet<i64>,
     written: BTreeMap<i64, Written>,
     kept: usize,
+    /// How many of those went again.
+    repeated: usize,
     turn: u64,
 }
 
@@ -77,14 +93,15 @@ impl Outbox {
         !self.queue.is_empty() || !self.written.is_empty()
     }
 
-    /// Appends a numbered frame, unless a copy of it still waits.
-    pub(crate) fn push_stream(&mut self, frame: Frame) {
+    /// Appends a numbered frame, unless a copy of it still waits. `again`: the receiver may have had it
+    /// from a server that is gone.
+    pub(crate) fn push_stream(&mut self, frame: Frame, again: bool) {
         if self.numbers.insert(frame.sequence_number()) {
             self.append(Item {
                 number: Some(frame.sequence_number()),
                 payload_type: Some(frame.payload_type()),
                 bytes: compact(frame.into_bytes()),
-                again: false,
+                again,
                 own: false,
             });
         }
@@ -115,15 +132,15 @@ impl Outbox {
         self.queue.front().map(|item| item.payload_type)
     }
 
-    /// Takes the next message, to be written. `ready`: whether the receiver takes data; `None` when it
-    /// does some moments after the first message that it expects, which is not known here.
-    pub(crate) fn pop(&mut self, ready: Option<bool>, now: Duration) -> Option<Bytes> {
+    /// Takes the next message, to be written. `takes_data`: whether the receiver certainly does, so that
+    /// it drops nothing but what it has had.
+    pub(crate) fn pop(&mut self, takes_data: bool) -> Option<Bytes> {
         let item = self.queue.pop_front()?;
         self.queued = self.queued.saturating_sub(item.bytes.len() + OVERHEAD);
         let bytes = item.bytes.clone();
         if let Some(number) = item.number {
             self.numbers.remove(&number);
-            self.keep(number, item, ready, now);
+            self.keep(number, item, takes_data);
         }
         Some(bytes)
     }
@@ -138,7 +155,7 @@ impl Outbox {
             .map(|item| item.bytes.len() + OVERHEAD)
             .sum();
         let written = std::mem::take(&mut self.written);
-        self.kept = 0;
+        (self.kept, self.repeated) = (0, 0);
         for (number, mut written) in written.into_iter().rev() {
             if self.numbers.insert(number) {
                 written.item.again = true;
@@ -154,12 +171,7 @@ impl Outbox {
         let Some(written) = self.forget(number) else {
             return false;
         };
-        let payload_type = written.item.payload_type;
-        let is_data = matches!(
-            payload_type,
-            Some(PayloadType::OUTPUT | PayloadType::STDERR)
-        );
-        is_data && oldest == Some(number)
+        written.item.is_data() && oldest == Some(number)
     }
 
     /// The receiver acknowledged everything up to `number`.
@@ -172,53 +184,79 @@ impl Outbox {
         }
     }
 
-    /// The receiver acknowledged `number`, so it has read whatever was written before.
-    pub(crate) fn arrived_before(&mut self, number: i64, now: Duration) {
+    /// The receiver acknowledged `number`, so it has read whatever was written before. Whether it was
+    /// silent about data among that.
+    pub(crate) fn arrived_before(&mut self, number: i64) -> bool {
         let Some(turn) = self.written.get(&number).map(|written| written.first_turn) else {
-            return;
+            return false;
         };
-        for (_, written) in self.written.range_mut(..number) {
-            if written.first_turn < turn {
-                written.arrived.get_or_insert(now);
-            }
-        }
+        arrived(self.written.range_mut(..number), |written| {
+            written.first_turn < turn
+        })
     }
 
-    /// Numbers that went again and were written before `number`, which was acknowledged while they
-    /// were not: an official client that has a message already drops its repeat without a word. So it
-    /// does with what comes before it is ready, and that must not be taken for the same.
-    pub(crate) fn silently_dropped_before(&self, number: i64) -> Vec<i64> {
+    /// The receiver has answered behind everything up to this turn, so it has read it. Whether it was
+    /// silent about data among that.
+    pub(crate) fn arrived_up_to(&mut self, turn: u64) -> bool {
+        arrived(self.written.iter_mut(), |written| {
+            written.first_turn <= turn
+        })
+    }
+
+    /// Takes out what went again and was written before `number`, which was acknowledged while it was
+    /// not: an official client that has a message already drops its repeat without a word. So it
+    /// does with what comes before it takes data, and that must not be taken for the same.
+    pub(crate) fn take_dropped_before(&mut self, number: i64) -> Vec<Bytes> {
         // Which of its copies was acknowledged is not known.
         let Some(turn) = self.written.get(&number).map(|written| written.first_turn) else {
             return Vec::new();
         };
-        let before = self.written.range(..number);
-        before
-            .filter(|(_, written)| written.item.again && written.ready && written.turn < turn)
+        self.take_dropped(|earlier, written| earlier < number && written.turn < turn)
+    }
+
+    /// Takes out what went again up to this turn, behind which the receiver has answered, as
+    /// [`Outbox::take_dropped_before`] does.
+    pub(crate) fn take_dropped_up_to(&mut self, turn: u64) -> Vec<Bytes> {
+        self.take_dropped(|_, written| written.turn <= turn)
+    }
+
+    fn take_dropped(&mut self, was_read: impl Fn(i64, &Written) -> bool) -> Vec<Bytes> {
+        let all = self.written.iter();
+        let dropped: Vec<i64> = all
+            .filter(|(number, written)| {
+                written.item.again && written.ready && was_read(**number, written)
+            })
             .map(|(number, _)| *number)
-            .collect()
+            .collect();
+        let taken = dropped.into_iter().filter_map(|number| self.forget(number));
+        taken.map(|written| written.item.bytes).collect()
     }
 
     /// What the receiver can be asked to answer behind, by a ping, when something that went again is
     /// not acknowledged: without later messages there is no other sign that it was dropped.
     pub(crate) fn question(&self) -> Option<u64> {
+        // Not looked for where nothing can be found: this is asked at every keystroke.
+        if self.repeated == 0 {
+            return None;
+        }
         let unsettled =
-            |written: &Written| written.item.again && (written.ready || written.arrived.is_none());
+            |written: &Written| written.item.again && (written.ready || !written.arrived);
         self.written.values().any(unsettled).then_some(self.turn)
     }
 
-    /// The receiver has answered behind everything up to this turn, so it has read it. Numbers that
-    /// went again and that it dropped in silence, as in [`Outbox::silently_dropped_before`].
-    pub(crate) fn read_up_to(&mut self, turn: u64, now: Duration) -> Vec<i64> {
-        for written in self.written.values_mut() {
-            if written.first_turn <= turn {
-                written.arrived.get_or_insert(now);
+    /// The receiver takes data now: what went again before that was known goes once more, first and in
+    /// order.
+    pub(crate) fn repeat_doubtful(&mut self) {
+        let all = self.written.iter().rev();
+        let doubtful: Vec<(i64, Item)> = all
+            .filter(|(_, written)| written.item.again && !written.ready)
+            .map(|(number, written)| (*number, written.item.clone()))
+            .collect();
+        for (number, item) in doubtful {
+            if self.numbers.insert(number) {
+                self.prepend(item);
             }
         }
-        let all = self.written.iter();
-        all.filter(|(_, written)| written.item.again && written.ready && written.turn <= turn)
-            .map(|(number, _)| *number)
-            .collect()
     }
 
     fn append(&mut self, item: Item) {
@@ -231,9 +269,9 @@ impl Outbox {
         self.queue.push_front(item);
     }
 
-    fn keep(&mut self, number: i64, mut item: Item, ready: Option<bool>, now: Duration) {
+    fn keep(&mut self, number: i64, mut item: Item, takes_data: bool) {
         self.turn += 1;
-        let (mut turn, mut first_turn, mut arrived) = (self.turn, self.turn, None);
+        let (mut turn, mut first_turn, mut arrived) = (self.turn, self.turn, false);
         if let Some(earlier) = self.forget(number) {
             item.again = true;
             (first_turn, arrived) = (earlier.first_turn, earlier.arrived);
@@ -242,14 +280,14 @@ impl Outbox {
             }
         }
         let written = Written {
-            item,
             turn,
             first_turn,
             arrived,
-            // If it was the expected one, its first copy has set the receiver off.
-            ready: ready.unwrap_or_else(|| arrived.is_some_and(|at| now >= at + GET_READY)),
+            ready: takes_data || item.is_handshake(),
+            item,
         };
         self.kept += written.item.bytes.len() + OVERHEAD;
+        self.repeated += usize::from(written.item.again);
         self.written.insert(number, written);
         while self.kept > KEEP {
             let Some((&oldest, _)) = self.written.first_key_value() else {
@@ -264,6 +302,7 @@ impl Outbox {
         self.kept = self
             .kept
             .saturating_sub(written.item.bytes.len() + OVERHEAD);
+        self.repeated -= usize::from(written.item.again);
         Some(written)
     }
 }
@@ -277,6 +316,21 @@ pub(crate) fn compact(bytes: Bytes) -> Bytes {
     } else {
         bytes
     }
+}
+
+/// Notes what has certainly been read. Whether data is among it.
+fn arrived<'a>(
+    all: impl Iterator<Item = (&'a i64, &'a mut Written)>,
+    was_read: impl Fn(&Written) -> bool,
+) -> bool {
+    let mut has_data = false;
+    for (_, written) in all {
+        if was_read(written) {
+            written.arrived = true;
+            has_data |= written.item.is_data();
+        }
+    }
+    has_data
 }
 
 fn plain(bytes: Bytes, own: bool) -> Item {
@@ -308,7 +362,7 @@ mod tests {
     fn numbers(outbox: &mut Outbox) -> Vec<i64> {
         let pop = || {
             outbox
-                .pop(Some(true), Duration::ZERO)
+                .pop(true)
                 .map(|bytes| Frame::parse(bytes).unwrap().sequence_number())
         };
         std::iter::from_fn(pop).collect()
@@ -316,16 +370,16 @@ mod tests {
 
     fn filled(up_to: i64) -> Outbox {
         let mut outbox = Outbox::default();
-        (0..up_to).for_each(|number| outbox.push_stream(output(number)));
+        (0..up_to).for_each(|number| outbox.push_stream(output(number), false));
         outbox
     }
 
     #[test]
     fn repeats_of_what_still_waits_are_dropped_and_later_ones_pass() {
         let mut outbox = filled(3);
-        outbox.push_stream(output(0));
+        outbox.push_stream(output(0), false);
         assert_eq!(numbers(&mut outbox), [0, 1, 2]);
-        outbox.push_stream(output(0));
+        outbox.push_stream(output(0), false);
         assert_eq!(
             numbers(&mut outbox),
             [0],
@@ -338,7 +392,7 @@ mod tests {
     fn a_new_websocket_gets_what_was_not_acknowledged_first_and_in_order() {
         let mut outbox = filled(4);
         numbers(&mut outbox);
-        outbox.push_stream(output(4));
+        outbox.push_stream(output(4), false);
         outbox.acknowledged(1);
         outbox.push_own(service_message());
         outbox.reconnected();
@@ -364,8 +418,8 @@ mod tests {
                 PayloadType::OUTPUT,
                 &payload,
             );
-            outbox.push_stream(frame);
-            assert!(outbox.pop(Some(true), Duration::ZERO).is_some());
+            outbox.push_stream(frame, false);
+            assert!(outbox.pop(true).is_some());
         }
         assert!(outbox.kept <= KEEP);
         assert!(outbox.written.contains_key(&19) && !outbox.written.contains_key(&0));
@@ -399,15 +453,16 @@ mod tests {
         let mut outbox = filled(2);
         numbers(&mut outbox);
         outbox.reconnected();
-        outbox.push_stream(output(2));
+        outbox.push_stream(output(2), false);
         numbers(&mut outbox);
-        assert_eq!(outbox.silently_dropped_before(2), [0, 1]);
-        assert_eq!(outbox.silently_dropped_before(7), [0; 0]);
+        assert!(outbox.take_dropped_before(7).is_empty());
+        let dropped = outbox.take_dropped_before(2);
+        let number = |bytes: Bytes| Frame::parse(bytes).unwrap().sequence_number();
+        assert_eq!(dropped.into_iter().map(number).collect::<Vec<_>>(), [0, 1]);
         let mut fresh = filled(3);
         numbers(&mut fresh);
-        assert_eq!(
-            fresh.silently_dropped_before(2),
-            [0; 0],
+        assert!(
+            fresh.take_dropped_before(2).is_empty(),
             "these were never repeated"
         );
     }

@@ -30,8 +30,12 @@ use crate::{
 /// the old one when it broke may be lost, and an official agent recovers only five a second.
 const RECENT_ACKS: usize = 64;
 
-/// How often an official client is asked, at most, what it has read.
+/// How often an official client that does not answer is asked, at most, what it has read.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long an official client takes, at most, to start its plugin once it has the data that it
+/// expects. Until then it drops that message and its repeats.
+const GET_READY: Duration = Duration::from_secs(2);
 
 /// Bytes that may wait, and how patient the gateway is with an absent client.
 #[derive(Clone, Copy, Debug)]
@@ -87,10 +91,15 @@ pub(crate) struct Pairing {
     /// Taken up after a restart: what was sent before is not known.
     restored: bool,
     recent_acks: VecDeque<Bytes>,
-    /// When the client was last asked what it has read.
+    /// The smallest number that the client acknowledged. After a restart, what comes behind it was
+    /// never given to the client before.
+    least_acknowledged: Option<i64>,
+    /// When the client was asked what it has read, until it answers.
     asked: Option<Duration>,
-    /// The client of a forwarded port takes data, and goes on doing so.
-    port_ready: bool,
+    /// From when on the plugin of an official client certainly takes data, and goes on doing so.
+    takes_data_from: Option<Duration>,
+    /// What went to the client before that was repeated.
+    has_repeated: bool,
     encrypted: bool,
     hold: MuxHold,
     publication: Publication,
@@ -111,8 +120,10 @@ impl Pairing {
             acknowledged: Numbers::default(),
             restored,
             recent_acks: VecDeque::new(),
+            least_acknowledged: None,
             asked: None,
-            port_ready: false,
+            takes_data_from: None,
+            has_repeated: false,
             encrypted: false,
             hold: MuxHold::default(),
             publication: Publication::new(
@@ -214,8 +225,8 @@ impl Pairing {
         stamps: Stamps<'_>,
     ) -> Heard {
         match judge(from, &frame, self.encrypted) {
-            Verdict::Stream => self.stream(from, frame, stamps),
-            Verdict::Acknowledge => self.acknowledge(from, frame, now),
+            Verdict::Stream => self.stream(from, frame, now, stamps),
+            Verdict::Acknowledge => self.acknowledge(from, frame, now, stamps),
             Verdict::SessionState => session_state(&frame),
             Verdict::Drop => {
                 self.dropped(from);
@@ -236,7 +247,7 @@ impl Pairing {
         self.end(from).dropped
     }
 
-    fn stream(&mut self, from: Side, frame: Frame, stamps: Stamps<'_>) -> Heard {
+    fn stream(&mut self, from: Side, frame: Frame, now: Duration, stamps: Stamps<'_>) -> Heard {
         let number = frame.sequence_number();
         let end = self.end_mut(from);
         let is_new = end.newest.is_none_or(|newest| number > newest);
@@ -247,7 +258,15 @@ impl Pairing {
         match from {
             Side::Client => {
                 self.hold.input(&frame);
-                self.node.outbox.push_stream(frame);
+                let is_typed = matches!(
+                    frame.payload_type(),
+                    PayloadType::OUTPUT | PayloadType::SIZE
+                );
+                if is_typed && !self.kind.port {
+                    // Only a plugin that has started reads the terminal.
+                    self.client_takes_data(now);
+                }
+                self.node.outbox.push_stream(frame, false);
                 self.publication.traffic();
             }
             Side::Node if self.acknowledged.contains(number) => {
@@ -260,7 +279,9 @@ impl Pairing {
             }
             Side::Node => {
                 self.encrypted |= frame.payload_type() == PayloadType::ENC_CHALLENGE_REQUEST;
-                self.client.outbox.push_stream(frame);
+                let again =
+                    self.restored && self.least_acknowledged.is_none_or(|least| number < least);
+                self.client.outbox.push_stream(frame, again);
             }
         }
         Heard {
@@ -269,7 +290,13 @@ impl Pairing {
         }
     }
 
-    fn acknowledge(&mut self, from: Side, frame: Frame, now: Duration) -> Heard {
+    fn acknowledge(
+        &mut self,
+        from: Side,
+        frame: Frame,
+        now: Duration,
+        stamps: Stamps<'_>,
+    ) -> Heard {
         let Ok(body) = Acknowledge::parse(&frame.payload()) else {
             self.dropped(from);
             return Heard::default();
@@ -282,14 +309,9 @@ impl Pairing {
                 self.dropped(from);
             }
             Side::Client => {
-                self.output_acknowledged(number, cumulative, now);
-                let bytes = frame.into_bytes();
-                if self.recent_acks.len() == RECENT_ACKS {
-                    self.recent_acks.pop_front();
-                }
-                self.recent_acks.push_back(bytes.clone());
-                self.node.outbox.push(bytes);
-                self.publication.traffic();
+                let dropped = self.output_acknowledged(number, cumulative, now);
+                self.answer_for(dropped, stamps);
+                self.acknowledge_to_node(frame.into_bytes());
             }
             Side::Node => {
                 if cumulative {
@@ -311,23 +333,65 @@ impl Pairing {
         !self.restored && self.node.newest.is_none_or(|newest| number > newest)
     }
 
-    fn output_acknowledged(&mut self, number: i64, cumulative: bool, now: Duration) {
+    fn acknowledge_to_node(&mut self, bytes: Bytes) {
+        if self.recent_acks.len() == RECENT_ACKS {
+            self.recent_acks.pop_front();
+        }
+        self.recent_acks.push_back(bytes.clone());
+        self.node.outbox.push(bytes);
+        self.publication.traffic();
+    }
+
+    /// The client has had these, and will not say so. The node is told at once: left to repeat each
+    /// until it is answered, one that has many would take minutes, and could not leave before.
+    fn answer_for(&mut self, dropped: Vec<Bytes>, stamps: Stamps<'_>) {
+        for bytes in dropped {
+            let Ok(frame) = Frame::parse(bytes) else {
+                continue;
+            };
+            self.acknowledged.insert(frame.sequence_number());
+            if self.node.outbox.waiting() < self.limits.input {
+                self.acknowledge_to_node(service::acknowledge_of(stamps(), &frame));
+            }
+        }
+    }
+
+    /// What turns out to have been dropped in silence.
+    fn output_acknowledged(&mut self, number: i64, cumulative: bool, now: Duration) -> Vec<Bytes> {
         if cumulative {
             self.acknowledged.insert_up_to(number);
             self.client.outbox.acknowledged_up_to(number);
-            return;
+            return Vec::new();
         }
+        let mut dropped = Vec::new();
         // Only an official client drops repeats in silence.
         if self.client.is_official() {
-            self.client.outbox.arrived_before(number, now);
-            for silent in self.client.outbox.silently_dropped_before(number) {
-                self.acknowledged.insert(silent);
-                self.client.outbox.acknowledged(silent);
-            }
+            let was_silent = self.client.outbox.arrived_before(number);
+            self.client_was_silent(was_silent, now);
+            dropped = self.client.outbox.take_dropped_before(number);
         }
         self.acknowledged.insert(number);
+        let least = self.least_acknowledged.get_or_insert(number);
+        *least = number.min(*least);
         let in_order = self.client.outbox.acknowledged(number);
-        self.port_ready |= in_order && self.kind.port;
+        // After a restart, what waits before it is not known.
+        if in_order && (self.kind.port || !self.restored) {
+            self.client_takes_data(now);
+        }
+        dropped
+    }
+
+    fn client_takes_data(&mut self, from: Duration) {
+        let known = self.takes_data_from.get_or_insert(from);
+        *known = from.min(*known);
+    }
+
+    /// The client of anything but a port was silent about data: it has had it, or it is the expected
+    /// one, which sets its plugin off. That of a port takes data when a local connection comes.
+    fn client_was_silent(&mut self, about_data: bool, now: Duration) {
+        if about_data && !self.kind.port {
+            self.client_takes_data(now + GET_READY);
+        }
     }
 
     /// What an official client is to be pinged with now: it answers behind whatever it was sent, so
@@ -343,14 +407,15 @@ impl Pairing {
     }
 
     /// The client has answered such a ping.
-    pub(crate) fn answered(&mut self, question: u64, now: Duration) {
+    pub(crate) fn answered(&mut self, question: u64, now: Duration, stamps: Stamps<'_>) {
         if !self.client.is_official() {
             return;
         }
-        for silent in self.client.outbox.read_up_to(question, now) {
-            self.acknowledged.insert(silent);
-            self.client.outbox.acknowledged(silent);
-        }
+        self.asked = None;
+        let was_silent = self.client.outbox.arrived_up_to(question);
+        self.client_was_silent(was_silent, now);
+        let dropped = self.client.outbox.take_dropped_up_to(question);
+        self.answer_for(dropped, stamps);
     }
 
     fn hold_applies(&self) -> bool {
@@ -365,14 +430,16 @@ impl Pairing {
         if to == Side::Client && self.hold_applies() {
             self.hold.admit(self.client.outbox.next_type()?, now).ok()?;
         }
-        // A client that forwards a port takes data when a local connection comes, and in order from the
-        // first; any other a moment after its first message.
-        let ready = self.kind.port.then_some(self.port_ready);
-        self.end_mut(to).outbox.pop(ready, now)
+        let takes_data = self.takes_data_from.is_some_and(|from| now >= from);
+        self.end_mut(to).outbox.pop(takes_data)
     }
 
     /// Tells an official node to pause or to go on, when it is time.
     pub(crate) fn settle(&mut self, now: Duration, stamps: Stamps<'_>) {
+        if self.repeat_at().is_some_and(|at| now >= at) {
+            self.has_repeated = true;
+            self.client.outbox.repeat_doubtful();
+        }
         match self.publication.decide(self.pressure(), now) {
             Some(Order::Pause) => {
                 self.node
@@ -386,6 +453,12 @@ impl Pairing {
             }
             None => {}
         }
+    }
+
+    /// When what an official client may have dropped because it took no data yet goes again, once.
+    fn repeat_at(&self) -> Option<Duration> {
+        let may = self.client.attached && self.client.is_official() && !self.has_repeated;
+        self.takes_data_from.filter(|_| may)
     }
 
     fn pressure(&self) -> Pressure {
@@ -429,7 +502,11 @@ impl Pairing {
         } else {
             None
         };
-        earliest([held, self.publication.deadline(self.pressure())])
+        earliest([
+            held,
+            self.repeat_at(),
+            self.publication.deadline(self.pressure()),
+        ])
     }
 }
 
@@ -786,8 +863,7 @@ mod tests {
         pairing.attach(Side::Client, None);
         assert_eq!(taken(&mut pairing, Side::Client, ms(2)), sent[1..]);
         output_and_ack(&mut pairing, &[&output(2)], ms(100));
-        output_and_ack(&mut pairing, &[&sent[1], &output(3)], ms(2100));
-        assert_found_out(&mut pairing, &sent[1], ms(2200));
+        assert_found_out(&mut pairing, &sent[1], ms(200));
     }
 
     #[test]
@@ -819,10 +895,72 @@ mod tests {
             }
             taken(&mut pairing, Side::Client, at);
             if let Some(question) = pairing.question(at) {
-                pairing.answered(question, at + ms(20));
+                pairing.answered(question, at + ms(20), &mut stamp);
             }
         }
         assert!(found_out.is_some_and(|at| at >= ms(2000)), "{found_out:?}");
+    }
+
+    fn numbers_acknowledged(frames: &[Frame]) -> Vec<i64> {
+        let acks = frames.iter();
+        acks.filter(|frame| *frame.message_type() == MessageType::Acknowledge)
+            .map(|frame| {
+                Acknowledge::parse(&frame.payload())
+                    .unwrap()
+                    .sequence_number
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_that_the_client_drops_in_silence_is_acknowledged_to_the_node_at_once() {
+        let mut pairing = shell();
+        let sent: Vec<Frame> = (0..20).map(output).collect();
+        give_all(&mut pairing, Side::Node, &sent);
+        taken(&mut pairing, Side::Client, ms(0));
+        give(&mut pairing, Side::Client, &ack(&sent[0]));
+        // It has taken all of them; the other acknowledgements went down with its websocket.
+        pairing.detach(Side::Client, ms(1));
+        pairing.attach(Side::Client, None);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(2)), sent[1..]);
+        taken(&mut pairing, Side::Node, ms(2));
+        let question = pairing.question(ms(3)).unwrap();
+        pairing.answered(question, ms(4), &mut stamp);
+        let told = taken(&mut pairing, Side::Node, ms(4));
+        assert_eq!(numbers_acknowledged(&told), (1..20).collect::<Vec<_>>());
+        assert!(!pairing.unfinished(Side::Client));
+    }
+
+    #[test]
+    fn all_that_the_client_had_before_the_server_died_is_acknowledged_once_it_surely_takes_data() {
+        let document = json!({"sessionType": "Standard_Stream"});
+        let mut pairing = Pairing::new(SessionKind::of(&document), LIMITS, true, Duration::ZERO);
+        pairing.attach(Side::Node, None);
+        pairing.attach(Side::Client, None);
+        let sent: Vec<Frame> = (70..90).map(output).collect();
+        give_all(&mut pairing, Side::Node, &sent);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(0)), sent);
+        let question = pairing.question(ms(1)).unwrap();
+        pairing.answered(question, ms(2), &mut stamp);
+        pairing.settle(ms(3), &mut stamp);
+        assert!(taken(&mut pairing, Side::Client, ms(3)).is_empty());
+        assert!(numbers_acknowledged(&taken(&mut pairing, Side::Node, ms(3))).is_empty());
+        assert_eq!(pairing.deadline(ms(3)), Some(ms(2002)));
+
+        // A key is pressed: its plugin has started.
+        give(&mut pairing, Side::Client, &input(1));
+        pairing.settle(ms(4), &mut stamp);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(4)), sent);
+        let question = pairing.question(ms(5)).unwrap();
+        pairing.answered(question, ms(6), &mut stamp);
+        let told = taken(&mut pairing, Side::Node, ms(6));
+        assert_eq!(numbers_acknowledged(&told), (70..90).collect::<Vec<_>>());
+        assert_eq!(pairing.deadline(ms(6)), None, "once is enough");
+
+        // What comes behind an acknowledged one was never given before.
+        output_and_ack(&mut pairing, &[&output(90)], ms(7));
+        output_and_ack(&mut pairing, &[&output(91), &output(92)], ms(8));
+        assert!(pairing.unfinished(Side::Client), "91 may be lost");
     }
 
     #[test]

@@ -384,7 +384,8 @@ impl SessionTask {
     /// The client has read whatever was written before the ping that it answers.
     fn client_answered(&mut self, answer: &[u8]) {
         if let Ok(question) = answer.try_into().map(u64::from_be_bytes) {
-            self.pairing.answered(question, self.now.monotonic);
+            self.pairing
+                .answered(question, self.now.monotonic, &mut stamp);
         }
     }
 

@@ -794,7 +794,8 @@ impl Task {
                     );
                 }
                 Message::Pong(question) if side == Side::Client => {
-                    self.pairing.answered(question, cx.now - born);
+                    self.pairing
+                        .answered(question, cx.now - born, &mut || cx.stamp());
                 }
                 Message::Pong(_) => {}
                 other => panic!("{other:?} on a data channel"),
