@@ -589,14 +589,17 @@ impl Control {
     }
 
     /// Ends a session. Idempotent: what is over stays as it ended. A session that was told to end
-    /// keeps the reason that it was told.
-    pub async fn session_ended(&self, id: &SessionId, end: End, now: Timestamp) {
+    /// keeps the reason that it was told. Whether the end is on stable storage now; otherwise it is
+    /// tried again later, and forgotten if the server dies before.
+    pub async fn session_ended(&self, id: &SessionId, end: End, now: Timestamp) -> bool {
         self.memory().active.remove(id);
-        if let Err(error) = self.end(id, &end, now).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, session_id = %id, "the end of a session is not written yet");
-            self.memory().unsaved_ends.insert(id.clone(), (end, now));
-        }
+        let Err(error) = self.end(id, &end, now).await else {
+            return true;
+        };
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(error, session_id = %id, "the end of a session is not written yet");
+        self.memory().unsaved_ends.insert(id.clone(), (end, now));
+        false
     }
 
     async fn end(&self, id: &SessionId, end: &End, now: Timestamp) -> Result<(), InternalError> {

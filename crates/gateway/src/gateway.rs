@@ -23,6 +23,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use crate::{
     Io, Options, Socket,
@@ -163,6 +164,12 @@ impl Shared {
     pub(crate) fn tell_node(&self, node_id: &NodeId, message: Bytes) -> bool {
         let sender = self.nodes().get(node_id).and_then(NodeEntry::sender);
         sender.is_some_and(|sender| sender.try_send(message).is_ok())
+    }
+
+    /// Tells a node that a session's result is kept, so that it can forget it.
+    pub(crate) fn acknowledge_result(&self, node_id: &NodeId, message_id: Uuid, session_id: &str) {
+        let message = sortie_channel::control::task_acknowledge(stamp(), message_id, session_id);
+        self.tell_node(node_id, message);
     }
 
     /// Ends a session on a node through its control channel.

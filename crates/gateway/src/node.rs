@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use sortie_channel::{
     body::{AgentTaskComplete, Body, OpenControl},
-    control::{self, ControlMessage},
+    control::ControlMessage,
     frame::Frame,
 };
 use sortie_control::{Authorized, Call, End};
@@ -22,14 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::{
-    Socket,
-    clock::{stamp, wall},
-    clones::Replacements,
-    gateway::Shared,
-    session::Command,
-    socket,
-};
+use crate::{Socket, clock::wall, clones::Replacements, gateway::Shared, session::Command, socket};
 
 /// Frames that may wait for one node: messages of some KiB that start or end sessions.
 const OUTBOX: usize = 256;
@@ -292,7 +285,8 @@ impl Channel {
     }
 
     /// A session's result. It comes up to three times under one id, and a failed session has two of
-    /// them; each is acknowledged, and the first one counts.
+    /// them; each is acknowledged, and the first one counts. It is acknowledged when the row has ended:
+    /// until then only the node has it, and a server that dies hears it again after its restart.
     async fn complete(&self, message_id: Uuid, result: &AgentTaskComplete) {
         let node_id = self.node_id();
         debug!(%node_id, session_id = %result.task_id, status = %result.final_task_status, "result");
@@ -303,7 +297,9 @@ impl Channel {
         };
         match row {
             Ok(Some(row)) if &row.target == node_id && !row.state.is_over() => {
-                self.end(&row, result).await;
+                if !self.end(&row, message_id, result).await {
+                    return;
+                }
             }
             Ok(_) => {}
             Err(error) => {
@@ -311,27 +307,34 @@ impl Channel {
                 return warn!(%node_id, %error, "result of a session not taken");
             }
         }
-        let acknowledgement = control::task_acknowledge(stamp(), message_id, &result.task_id);
-        self.shared.tell_node(node_id, acknowledgement);
+        self.shared
+            .acknowledge_result(node_id, message_id, &result.task_id);
     }
 
-    async fn end(&self, row: &sortie_ports::Session, result: &AgentTaskComplete) {
+    /// Passes a result on to its session's task, which acknowledges it; or writes it, when there is no
+    /// task any more. Whether it was written.
+    async fn end(
+        &self,
+        row: &sortie_ports::Session,
+        message_id: Uuid,
+        result: &AgentTaskComplete,
+    ) -> bool {
         let failed = !matches!(result.final_task_status.as_str(), "Success" | "Cancelled");
         let output = told(&result.output);
         let completed = Command::Completed {
+            message_id,
             failed,
             output: output.clone(),
         };
-        if self.shared.session(row).send(completed).await.is_err() {
-            let end = End {
-                failed,
-                reason: output.trim().to_owned(),
-            };
-            self.shared
-                .control
-                .session_ended(&row.id, end, wall())
-                .await;
+        if self.shared.session(row).send(completed).await.is_ok() {
+            return false;
         }
+        let end = End {
+            failed,
+            reason: output.trim().to_owned(),
+        };
+        let control = &self.shared.control;
+        control.session_ended(&row.id, end, wall()).await
     }
 
     /// Gives the place up, unless a newer channel has it. The node is lost when none comes soon.

@@ -31,6 +31,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Message, error::Error as WebSocketError};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use crate::{
     Socket,
@@ -42,6 +43,10 @@ use crate::{
     node::NodeEntry,
     pairing::{Limits, Pairing, earliest},
 };
+
+/// Results that wait for their acknowledgement: a failed session has two. More than a node has reason
+/// to send are not remembered; it says them again.
+const RESULTS: usize = 8;
 
 /// Messages read from one end before the other has its turn.
 const BATCH: usize = 64;
@@ -60,8 +65,12 @@ pub(crate) enum Command {
     Attach(Box<Attach>),
     /// The row may have changed.
     Changed,
-    /// The node reported a result.
-    Completed { failed: bool, output: String },
+    /// The node reported a result, in this message.
+    Completed {
+        message_id: Uuid,
+        failed: bool,
+        output: String,
+    },
     /// The node's control channel opened, or it listed its sessions.
     NodeOnline { ours: bool, listed: Option<bool> },
 }
@@ -77,7 +86,8 @@ struct Line {
 
 /// What a read or write of the row came to.
 enum Noted {
-    Ended,
+    /// Whether the end is on stable storage.
+    Ended(bool),
     Read(Option<Box<Session>>),
     State(SessionState),
 }
@@ -104,6 +114,9 @@ pub(crate) struct SessionTask {
     must_read: bool,
     written: SessionState,
     ending_noted: bool,
+    /// The node's messages to acknowledge once the end is written.
+    results: Vec<Uuid>,
+    is_written: bool,
     over: bool,
     timer: Pin<Box<Sleep>>,
     armed: Option<Duration>,
@@ -143,6 +156,8 @@ impl SessionTask {
             note: None,
             must_read: false,
             ending_noted: false,
+            results: Vec::new(),
+            is_written: false,
             over: false,
             armed: None,
             shared,
@@ -178,16 +193,21 @@ impl SessionTask {
             .end()
             .filter(|_| !self.over && self.ends_on_stop())
         {
-            self.shared
-                .control
+            let control = &self.shared.control;
+            self.is_written = control
                 .session_ended(&self.row.id, end, self.now.wall)
                 .await;
+            self.acknowledge_results();
         }
         for line in [self.client.take(), self.node.take()].into_iter().flatten() {
             self.shared.part(line.socket, None);
         }
         while let Some(command) = self.commands.recv().await {
-            if let Command::Attach(attach) = command {
+            if let Command::Completed { message_id, .. } = command {
+                // What comes too late is kept nowhere but with the node, unless the row is over.
+                self.remember(message_id);
+                self.acknowledge_results();
+            } else if let Command::Attach(attach) = command {
                 let last_word = match attach.grant.side {
                     Side::Client if self.over => self.life.cause().map(|cause| {
                         let text = cause.text();
@@ -409,8 +429,7 @@ impl SessionTask {
         } else if let Some(end) = self.due_end() {
             self.ending_noted = true;
             self.note = Some(Box::pin(async move {
-                control.session_ended(&session_id, end, wall).await;
-                Noted::Ended
+                Noted::Ended(control.session_ended(&session_id, end, wall).await)
             }));
         } else if let Some(state) = self.due_state() {
             self.note = Some(Box::pin(async move {
@@ -490,7 +509,12 @@ impl SessionTask {
         match command {
             Command::Attach(attach) => self.attach(*attach),
             Command::Changed => self.must_read = true,
-            Command::Completed { failed, output } => {
+            Command::Completed {
+                message_id,
+                failed,
+                output,
+            } => {
+                self.remember(message_id);
                 self.begin(Cause::Completed { failed, output });
             }
             Command::NodeOnline { ours, listed } => {
@@ -603,7 +627,11 @@ impl SessionTask {
 
     fn noted(&mut self, noted: Noted) {
         match noted {
-            Noted::Ended => self.over = true,
+            Noted::Ended(is_written) => {
+                self.over = true;
+                self.is_written = is_written;
+                self.acknowledge_results();
+            }
             Noted::State(state) => self.written = state,
             Noted::Read(None) => {}
             Noted::Read(Some(row)) => {
@@ -613,6 +641,23 @@ impl SessionTask {
                     self.begin(Cause::of_row(&row));
                 }
             }
+        }
+    }
+
+    fn remember(&mut self, message_id: Uuid) {
+        if self.results.len() < RESULTS && !self.results.contains(&message_id) {
+            self.results.push(message_id);
+        }
+    }
+
+    /// Tells the node that its results are kept, when they are.
+    fn acknowledge_results(&mut self) {
+        if !self.is_written {
+            return;
+        }
+        for message_id in self.results.drain(..) {
+            self.shared
+                .acknowledge_result(&self.row.target, message_id, self.row.id.as_str());
         }
     }
 

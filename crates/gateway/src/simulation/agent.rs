@@ -72,6 +72,11 @@ impl Agent {
         });
     }
 
+    /// The server has the result, and the agent has forgotten it.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.is_taken)
+    }
+
     pub(super) fn is_online(&self) -> bool {
         self.wire.is_some()
     }

@@ -181,6 +181,11 @@ impl Server {
         moved |= task.poll(disk, control, cx);
         task.advance(control, cx);
         if task.over {
+            if let Some(control) = control.filter(|_| task.is_reported) {
+                let taken = Message::CompleteTaken;
+                cx.net
+                    .send(control.wire, Place::Server, taken, cx.now, cx.dice);
+            }
             task.leave(cx);
             self.task = None;
         }
@@ -340,15 +345,18 @@ impl Server {
                     cx.dice,
                 ),
                 Message::Complete { failed } => {
-                    if !disk.row.state.is_over() {
+                    if disk.row.state.is_over() {
+                        let taken = Message::CompleteTaken;
+                        cx.net.send(wire, Place::Server, taken, cx.now, cx.dice);
+                    } else {
                         let cause = Cause::Completed {
                             failed,
                             output: String::new(),
                         };
-                        self.task(disk, cx).begin(cause);
+                        let task = self.task(disk, cx);
+                        task.is_reported = true;
+                        task.begin(cause);
                     }
-                    cx.net
-                        .send(wire, Place::Server, Message::CompleteTaken, cx.now, cx.dice);
                 }
                 Message::Pong(_) => {}
                 other => panic!("{other:?} on a control channel"),
@@ -405,6 +413,8 @@ struct Task {
     must_start: bool,
     written: SessionState,
     ending_noted: bool,
+    /// The node reported a result, which is acknowledged once the end is written.
+    is_reported: bool,
     over: bool,
     armed: Option<Duration>,
 }
@@ -437,6 +447,7 @@ impl Task {
             must_read: false,
             must_start: false,
             ending_noted: false,
+            is_reported: false,
             over: false,
             armed: None,
             row,

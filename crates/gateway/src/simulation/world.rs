@@ -273,6 +273,7 @@ impl World {
             self.follow_the_story();
             self.settle();
             self.check_bounds();
+            self.check_result();
             self.now = self.next_moment();
             assert!(
                 self.now < self.calm_at + PATIENCE,
@@ -336,6 +337,14 @@ impl World {
             client.exit_status,
             self.pair.both_ours(),
             "the exit status: {}",
+            self.describe()
+        );
+    }
+
+    fn check_result(&self) {
+        assert!(
+            !self.agent.is_relieved() || self.disk.row.state.is_over(),
+            "nobody has the result: {}",
             self.describe()
         );
     }

@@ -82,6 +82,37 @@ async fn a_failure_right_after_the_start_is_shown() {
         .await;
 }
 
+/// Until then the node alone has it.
+#[tokio::test]
+async fn a_result_is_acknowledged_when_the_row_has_ended_and_not_before() {
+    let mut world = World::start().await;
+    let mut shell = world.shell().await;
+    drop(shell.client);
+    world
+        .until_state(&shell.id, SessionState::Disconnected)
+        .await;
+    // The client may come back for this, so the row does not end yet.
+    shell.worker.send(output(0, b"last words")).await;
+    shell.worker.until_answered().await;
+    let stamp = stamp();
+    let report = result(stamp, &shell.id, "Failed", "killed by the kernel");
+    shell.control.send(report.clone()).await;
+    let before = shell.control.until_answered().await;
+    assert!(!before.contains(&MessageType::AgentTaskAcknowledge));
+
+    // The server goes away with what it knows, and the node says it again to the next one.
+    world.restart(quick()).await;
+    while let Some(frame) = shell.control.next().await {
+        assert_ne!(frame.message_type(), &MessageType::AgentTaskAcknowledge);
+    }
+    let mut control = world.official_node().await;
+    control.send(report).await;
+    control.acknowledged(stamp).await;
+    let row = world.row(&shell.id).await;
+    assert_eq!(row.state, SessionState::Failed);
+    assert_eq!(row.end_reason.as_deref(), Some("killed by the kernel"));
+}
+
 #[tokio::test]
 async fn another_node_cannot_end_a_session() {
     let mut world = World::start().await;
@@ -284,11 +315,14 @@ async fn output_of_a_session_that_ended_is_kept_for_a_client_that_comes_back() {
     shell.worker.send(output(0, b"the result")).await;
     shell.worker.say_state(&shell.id, "Terminating").await;
     drop(shell.worker);
-    shell.control.complete(&shell.id, "Success", "").await;
+    let stamp = stamp();
+    let report = result(stamp, &shell.id, "Success", "");
+    shell.control.send(report).await;
     let mut client = world.resumed(&shell.id).await;
     client.expect(MessageType::OutputStreamData).await;
     assert_eq!(client.closed().await, "");
     world.until_state(&shell.id, SessionState::Terminated).await;
+    shell.control.acknowledged(stamp).await;
 }
 
 #[tokio::test]

@@ -653,6 +653,23 @@ impl Channel {
         }
     }
 
+    /// Waits until everything that was sent has been read. The types of what came meanwhile.
+    pub(crate) async fn until_answered(&mut self) -> Vec<MessageType> {
+        self.send_message(Message::Ping(Bytes::from_static(b"read?")))
+            .await;
+        let mut came = Vec::new();
+        loop {
+            match within("a pong", self.socket.next()).await {
+                Some(Ok(Message::Pong(payload))) if &payload[..] == b"read?" => return came,
+                Some(Ok(Message::Binary(bytes))) => {
+                    came.push(Frame::parse(bytes).unwrap().message_type().clone());
+                }
+                Some(Ok(_)) => {}
+                end => panic!("closed before the pong: {end:?}"),
+            }
+        }
+    }
+
     /// The start message of a session, on a control channel.
     pub(crate) async fn started(&mut self) -> StartContent {
         let frame = self.expect(MessageType::InteractiveShell).await;
