@@ -106,7 +106,9 @@ The agents run each on a machine of Linux namespaces. `session-manager-plugin` a
 are started by the stock AWS CLI. An outage breaks every connection of one end, or of both, and
 refuses new ones for 1.5 s while numbered lines are printed; none may be lost, doubled or out of
 order, and what is typed afterwards must arrive. The server is killed (SIGKILL) and started again at
-once. After each end nothing of the session may be left on the node; after a deregistration the node
+once. In the longest case one session is typed through twenty cuts of each end's connections, three
+kills of the server and a restart of the agent's own process, with every byte compared in both
+directions. After each end nothing of the session may be left on the node; after a deregistration the node
 may make no more than six connections and six refused calls in 15 s, ours no more than thirty.
 ";
 

@@ -7,6 +7,7 @@ mod installation;
 mod machine;
 mod peers;
 mod proxy;
+mod talk;
 mod terminal;
 mod wait;
 
@@ -16,5 +17,6 @@ pub use peers::{
     Peer, announce, aws, node_modules, official_agent, official_plugin, pyssm_python, python, skip,
 };
 pub use proxy::Proxy;
+pub use talk::{Manner, Talk};
 pub use terminal::Terminal;
 pub use wait::{PATIENCE, wait_for};

@@ -3,6 +3,7 @@
 //! with it. The network is the one of the test. Needs root.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -136,17 +137,28 @@ impl Machine {
     /// # Errors
     /// When it has ended.
     pub fn processes(&self) -> Result<Vec<String>> {
+        Ok(self.running()?.into_values().collect())
+    }
+
+    /// Its processes by their numbers here, with their command lines.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn running(&self) -> Result<BTreeMap<u32, String>> {
         let id = self.child.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
         let first = children.split(' ').next().unwrap_or_default();
         let namespace = fs::read_link(format!("/proc/{first}/ns/pid"))?;
-        let lines = fs::read_dir("/proc")?
+        let running = fs::read_dir("/proc")?
             .filter_map(Result::ok)
             .map(|entry| entry.path())
             .filter(|path| fs::read_link(path.join("ns/pid")).is_ok_and(|own| own == namespace))
-            .filter_map(|path| fs::read_to_string(path.join("cmdline")).ok())
-            .map(|line| line.replace('\0', " ").trim().to_owned());
-        Ok(lines.collect())
+            .filter_map(|path| {
+                let line = fs::read_to_string(path.join("cmdline")).ok()?;
+                let number = path.file_name()?.to_str()?.parse().ok()?;
+                Some((number, line.replace('\0', " ").trim().to_owned()))
+            });
+        Ok(running.collect())
     }
 }
 

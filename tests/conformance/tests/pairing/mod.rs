@@ -10,10 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sortie_testkit::{
-    Installation, Machine, Peer, Proxy, Setup, Terminal, announce, aws, can_make_machines,
-    official_agent, official_plugin, program, skip, wait_for,
+    Installation, Machine, Manner, Peer, Proxy, Setup, Talk, Terminal, announce, aws,
+    can_make_machines, official_agent, official_plugin, program, skip, wait_for,
 };
 
 /// Where a server of its own has the port that a service domain means.
@@ -198,7 +199,7 @@ impl Pairing {
                 let (program, region) = (program.display(), self.installation.fact("region"));
                 format!(
                     "{program} -register -y -id {id} -code {code} -region {region} && \
-                     exec {program}"
+                     while :; do {program}; done"
                 )
             }
             Node::OurAgent => {
@@ -209,7 +210,7 @@ impl Pairing {
                 format!(
                     "{program} register --endpoint {endpoint} --activation-id {id} \
                      --activation-code {code} --ca-file {trust} --data-dir {data} && \
-                     exec {program} run --data-dir {data}"
+                     while :; do {program} run --data-dir {data}; done"
                 )
             }
         };
@@ -263,6 +264,15 @@ impl Pairing {
         Ok(sessions.cloned().unwrap_or_default())
     }
 
+    /// The only session that is open.
+    pub(crate) fn only_session(&self) -> Result<String> {
+        let sessions = self.sessions("Active")?;
+        let id = sessions
+            .first()
+            .and_then(|session| session["SessionId"].as_str());
+        Ok(id.context("no session is open")?.to_owned())
+    }
+
     /// Waits until the session stands in the history, ended in the ordinary way.
     pub(crate) fn is_over(&self, session_id: &str) -> Result<()> {
         let session = wait_for("the session in the history", || {
@@ -290,6 +300,49 @@ impl Pairing {
         })
         .with_context(|| format!("the terminal shows:\n{}", terminal.shown()))?;
         Ok(Shell { terminal, id })
+    }
+
+    /// The same with a program in it whose every byte is compared.
+    pub(crate) fn talk(&self) -> Result<Talk> {
+        let manner = Manner {
+            has_official_client: self.client == Client::OfficialPlugin,
+            has_official_node: self.node == Node::OfficialAgent,
+        };
+        let command = self.client_command()?;
+        // What our client remarks is none of those bytes.
+        let mut aside = self.installation.command("sh")?;
+        aside
+            .args(["-c", "exec \"$@\" 2>remarks", "sh"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            aside.env(name, value.unwrap_or_default());
+        }
+        Talk::open(&aside, &manner)
+    }
+
+    /// The agent's process.
+    fn agent(&self) -> Result<Option<u32>> {
+        let end = match self.node {
+            Node::OfficialAgent => "/amazon-ssm-agent".to_owned(),
+            Node::OurAgent => format!("run --data-dir {}", self.folder().join("data").display()),
+        };
+        let running = self.machine.as_ref().context("no machine")?.running()?;
+        let is_agent = |line: &String| line.ends_with(&end) && !line.starts_with("sh ");
+        Ok(running
+            .into_iter()
+            .find_map(|(id, line)| is_agent(&line).then_some(id)))
+    }
+
+    /// Ends the agent's own process as its service manager does, and lets it start again.
+    pub(crate) fn restart_agent(&mut self) -> Result<()> {
+        let before = self.agent()?.context("no agent runs")?;
+        let process = i32::try_from(before).ok().and_then(Pid::from_raw);
+        kill_process(process.context("no process id")?, Signal::TERM)?;
+        wait_for("the agent to be there again", || {
+            Ok(self.agent()?.filter(|after| *after != before))
+        })?;
+        self.until_online()
     }
 
     fn client_command(&self) -> Result<Command> {

@@ -33,8 +33,9 @@ const STILL: Duration = Duration::from_secs(1);
 const SOAK: Duration = Duration::from_secs(300);
 /// What the server may hold for a session that is open, in bytes.
 const SESSION: u64 = 256 << 10;
-/// Ctrl-C is heard within this time, in debug builds on busy machines too.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// Ctrl-C is heard within this time, in debug builds on machines that are busy with other things too:
+/// how fast is for benchmarks. Behind everything that waits before it, it would not be heard at all.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn our_client_and_our_agent() -> Result<()> {
