@@ -8,8 +8,8 @@
 //!
 //! What is decided is decided in plain structs without IO, with the time as an argument: `pairing`
 //! (what passes between two ends), `idle` (how long a session may live), `life` (how it starts
-//! and ends), `clones` (two machines with one identity). The tasks around them (`session`,
-//! `node`) move bytes. Who may do what, and every row, is `sortie-control`'s; upgrading HTTP
+//! and ends), `course` (one session's steps, made of those three), `clones` (two machines with one
+//! identity). The tasks around them (`session`, `node`) move bytes. Who may do what, and every row, is `sortie-control`'s; upgrading HTTP
 //! requests is the doors'.
 //!
 //! No payload is looked into, with two exceptions: acknowledgements, which the cures need, and the
@@ -19,6 +19,7 @@
 mod check;
 mod clock;
 mod clones;
+mod course;
 mod gateway;
 mod hold;
 mod idle;

@@ -93,6 +93,12 @@ impl Outbox {
         !self.queue.is_empty() || !self.written.is_empty()
     }
 
+    /// Whether a message waits to be written, or stands on a websocket that has not broken.
+    #[cfg(test)]
+    pub(crate) fn will_write(&self, number: i64) -> bool {
+        self.numbers.contains(&number) || self.written.contains_key(&number)
+    }
+
     /// Appends a numbered frame, unless a copy of it still waits. `again`: the receiver may have had it
     /// from a server that is gone.
     pub(crate) fn push_stream(&mut self, frame: Frame, again: bool) {

@@ -489,6 +489,14 @@ impl Pairing {
         self.end(to).outbox.waiting()
     }
 
+    /// Whether a message that was taken in for an end will get there without its sender's help, or has
+    /// got there.
+    #[cfg(test)]
+    pub(crate) fn answers_for(&self, to: Side, number: i64) -> bool {
+        let has_arrived = to == Side::Client && self.acknowledged.contains(number);
+        has_arrived || self.end(to).outbox.will_write(number)
+    }
+
     /// Whether an end has not taken everything.
     pub(crate) fn unfinished(&self, to: Side) -> bool {
         self.end(to).outbox.unfinished()

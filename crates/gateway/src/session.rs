@@ -1,5 +1,5 @@
 //! The task of one session. It owns both data channels and moves frames between them without a hop
-//! to another task; what to do is decided by [`Pairing`], [`Life`] and [`IdleClock`].
+//! to another task; what to do is decided by [`Course`].
 //!
 //! Rows are read and written by one future at a time that runs beside the relay, so that a slow disk
 //! never delays a keystroke.
@@ -16,37 +16,30 @@ use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use serde_json::{Map, Value};
 use sortie_channel::{
-    body::{Features, SortieStart, StartContent},
+    body::{SortieStart, StartContent},
     control, features,
     frame::Frame,
-    service,
 };
-use sortie_control::{DataGrant, End, Side};
-use sortie_ports::{Session, SessionState};
-use sortie_types::Now;
+use sortie_control::{DataGrant, Side};
+use sortie_ports::Session;
 use tokio::{
     sync::mpsc,
     time::{Sleep, sleep_until},
 };
 use tokio_tungstenite::tungstenite::{Message, error::Error as WebSocketError};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
     Socket,
     clock::stamp,
+    course::{Course, Due, Note, Noted, Outside},
     gateway::Shared,
-    idle::{IdleClock, RunOut},
-    kind::SessionKind,
-    life::{Cause, ClientHalf, Life, NodeHalf, View},
+    life::Cause,
     node::NodeEntry,
-    pairing::{Limits, Pairing, earliest},
+    pairing::earliest,
 };
-
-/// Results that wait for their acknowledgement: a failed session has two. More than a node has reason
-/// to send are not remembered; it says them again.
-const RESULTS: usize = 8;
 
 /// Messages read from one end before the other has its turn.
 const BATCH: usize = 64;
@@ -80,44 +73,21 @@ struct Line {
     socket: Socket,
     grant: DataGrant,
     unflushed: bool,
-    heard: Duration,
-    pinged: Duration,
 }
 
-/// What a read or write of the row came to.
-enum Noted {
-    /// Whether the end is on stable storage.
-    Ended(bool),
-    Read(Option<Box<Session>>),
-    State(SessionState),
-}
-
-type Note = Pin<Box<dyn Future<Output = Noted> + Send>>;
+type Noting = Pin<Box<dyn Future<Output = Noted> + Send>>;
 
 /// Everything about one live session.
 pub(crate) struct SessionTask {
     shared: Arc<Shared>,
-    row: Session,
-    now: Now,
-    pairing: Pairing,
-    life: Life,
-    idle: IdleClock,
+    course: Course,
     client: Option<Line>,
     node: Option<Line>,
     commands: mpsc::Receiver<Command>,
     /// When the task ends whatever is left to do, once the gateway stops.
     stop_by: Option<Duration>,
-    /// Both ends have been there at one time.
-    met: bool,
-    client_done: bool,
-    note: Option<Note>,
-    must_read: bool,
-    written: SessionState,
-    ending_noted: bool,
-    /// The node's messages to acknowledge once the end is written.
-    results: Vec<Uuid>,
-    is_written: bool,
-    over: bool,
+    noting: Option<Noting>,
+    due: Vec<Due>,
     timer: Pin<Box<Sleep>>,
     armed: Option<Duration>,
 }
@@ -130,50 +100,27 @@ impl SessionTask {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let now = shared.clock.now();
-        let options = &shared.options;
-        let limits = Limits {
-            pause_delay: options.pause_delay,
-            pause_above: options.pause_above,
-            resume_below: options.resume_below,
-            input: options.input_limit,
-            output: options.output_limit,
-        };
-        let kind = SessionKind::of(&row.document_content);
-        let restored = row.state != SessionState::Connecting;
         Self {
-            pairing: Pairing::new(kind, limits, restored, now.monotonic),
-            life: Life::new(&row, options, now),
-            idle: IdleClock::new(&row, now),
-            met: restored,
-            written: row.state,
+            course: Course::new(row, &shared.options, now),
             timer: Box::pin(sleep_until(shared.clock.instant(now.monotonic))),
-            now,
             client: None,
             node: None,
             commands,
             stop_by: None,
-            client_done: false,
-            note: None,
-            must_read: false,
-            ending_noted: false,
-            results: Vec::new(),
-            is_written: false,
-            over: false,
+            noting: None,
+            due: Vec::new(),
             armed: None,
             shared,
-            row,
         }
     }
 
     /// Serves the session until it is over, or until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        if self.row.state == SessionState::Terminating {
-            self.begin(Cause::of_row(&self.row));
-        }
         let mut stopped = Box::pin(stop.cancelled_owned());
-        while !self.over {
+        while !self.course.is_over() {
             self.advance();
-            if self.stop_by.is_some_and(|by| self.now.monotonic >= by) {
+            let now = self.now();
+            if self.stop_by.is_some_and(|by| now >= by) {
                 break;
             }
             std::future::poll_fn(|cx| self.poll(cx, &mut stopped)).await;
@@ -181,45 +128,59 @@ impl SessionTask {
         self.leave().await;
     }
 
+    fn row(&self) -> &Session {
+        &self.course.row
+    }
+
+    fn now(&self) -> Duration {
+        self.course.now().monotonic
+    }
+
     /// Frees the sockets and turns away who comes too late.
     async fn leave(&mut self) {
         self.commands.close();
-        if let Some(note) = self.note.take() {
-            let noted = note.await;
+        if let Some(noting) = self.noting.take() {
+            let noted = noting.await;
             self.noted(noted);
         }
         if let Some(end) = self
+            .course
             .life
             .end()
-            .filter(|_| !self.over && self.ends_on_stop())
+            .filter(|_| !self.course.is_over() && self.ends_on_stop())
         {
-            let control = &self.shared.control;
-            self.is_written = control
-                .session_ended(&self.row.id, end, self.now.wall)
-                .await;
-            self.acknowledge_results();
+            let (control, wall) = (&self.shared.control, self.course.now().wall);
+            let ended = control.session_ended(&self.row().id, end, wall).await;
+            self.noted(Noted::Ended(ended));
         }
         for line in [self.client.take(), self.node.take()].into_iter().flatten() {
             self.shared.part(line.socket, None);
         }
         while let Some(command) = self.commands.recv().await {
-            if let Command::Completed { message_id, .. } = command {
-                // What comes too late is kept nowhere but with the node, unless the row is over.
-                self.remember(message_id);
-                self.acknowledge_results();
-            } else if let Command::Attach(attach) = command {
-                let last_word = match attach.grant.side {
-                    Side::Client if self.over => self.life.cause().map(|cause| {
-                        let text = cause.text();
-                        service::channel_closed(stamp(), self.row.id.as_str(), "", &text)
-                    }),
-                    _ => None,
-                };
-                self.shared.part(attach.socket, last_word);
+            match command {
+                Command::Completed { message_id, .. } => {
+                    // What comes too late is kept nowhere but with the node, unless the row is over.
+                    self.course.remember(message_id);
+                    self.acknowledge_results();
+                }
+                Command::Attach(attach) => self.turn_away(*attach),
+                Command::Changed | Command::NodeOnline { .. } => {}
             }
         }
-        let dropped = [Side::Client, Side::Node].map(|side| self.pairing.dropped_so_far(side));
-        debug!(session_id = %self.row.id, ?dropped, "session's task ended");
+        let pairing = &self.course.pairing;
+        let dropped = [Side::Client, Side::Node].map(|side| pairing.dropped_so_far(side));
+        debug!(session_id = %self.row().id, ?dropped, "session's task ended");
+    }
+
+    fn turn_away(&self, attach: Attach) {
+        let cause = self.course.life.cause();
+        let last_word = match attach.grant.side {
+            Side::Client if self.course.is_over() => {
+                cause.map(|cause| self.course.closed(stamp(), &cause.text()))
+            }
+            _ => None,
+        };
+        self.shared.part(attach.socket, last_word);
     }
 
     fn ends_on_stop(&self) -> bool {
@@ -229,272 +190,106 @@ impl SessionTask {
     // Decisions: what time and events have made due.
 
     fn advance(&mut self) {
-        self.now = self.shared.clock.now();
-        self.run_out();
-        if self.life.is_ending() {
-            self.end();
-        }
-        self.pairing.settle(self.now.monotonic, &mut stamp);
-        self.ping(Side::Client);
-        self.ping(Side::Node);
-        self.ask_client();
+        self.course.set_now(self.shared.clock.now());
+        let outside = self.outside();
+        let mut due = std::mem::take(&mut self.due);
+        self.course.advance(outside, &mut stamp, &mut due);
+        due.drain(..).for_each(|due| self.act(due));
+        self.due = due;
         self.take_note();
         self.arm();
     }
 
-    /// Whether time or a bound has run out.
-    fn run_out(&mut self) {
-        if self.life.is_ending() {
-            return;
-        }
-        let now = self.now.monotonic;
-        let due = earliest([self.life.deadline(), Some(self.idle.deadline())]);
-        if due.is_none_or(|due| now < due) && !self.pairing.overflows() {
-            return;
-        }
-        let expired = self.life.expired(self.view(), now);
-        let ran_out = expired.or_else(|| match self.idle.run_out(now)? {
-            RunOut::Idle => Some(Cause::Idle {
-                limit: self.idle.limit(),
-            }),
-            RunOut::Maximum => Some(Cause::Maximum {
-                limit: self.idle.maximum().unwrap_or_default(),
-            }),
-        });
-        let cause = ran_out.or_else(|| self.pairing.overflows().then_some(Cause::Overflow));
-        if let Some(cause) = cause {
-            self.begin(cause);
-        }
-    }
-
-    fn begin(&mut self, cause: Cause) {
-        let reason = cause.reason();
-        if self.life.begin(cause, self.now.monotonic) {
-            info!(session_id = %self.row.id, reason, "session ends");
-        }
-    }
-
-    fn view(&self) -> View {
-        let client_unflushed = self.client.as_ref().is_some_and(|line| line.unflushed);
-        View {
-            client_attached: self.client.is_some(),
-            client_ours: self.pairing.is_ours(Side::Client),
-            client_unfinished: self.pairing.unfinished(Side::Client),
-            client_flushed: self.pairing.waiting(Side::Client) == 0 && !client_unflushed,
-            node_attached: self.node.is_some(),
+    fn outside(&self) -> Outside {
+        Outside {
+            client_unflushed: self.client.as_ref().is_some_and(|line| line.unflushed),
             node_online: self.node_is_ours().is_some(),
-            idle_limit: self.idle.limit(),
         }
     }
 
     fn node_is_ours(&self) -> Option<bool> {
         self.shared
             .nodes()
-            .get(&self.row.target)
+            .get(&self.row().target)
             .and_then(NodeEntry::is_ours)
     }
 
-    /// Moves the ending on.
-    fn end(&mut self) {
-        let now = self.now.monotonic;
-        let text = self.life.cause().map(Cause::text).unwrap_or_default();
-        if !self.client_done {
-            match self.life.client_half(self.view(), now) {
-                ClientHalf::Tell => {
-                    let message = self.closed(&text);
-                    self.pairing.tell(Side::Client, message);
-                    self.life.client_told(now);
-                }
-                ClientHalf::Wait(_) => {}
-                ClientHalf::Done => {
-                    self.client_done = true;
-                    self.hang_up(Side::Client);
+    fn act(&mut self, due: Due) {
+        match due {
+            Due::ReleaseClient => {
+                if let Some(line) = self.client.take() {
+                    self.shared.part(line.socket, None);
                 }
             }
-        }
-        if self.life.node_due(self.view()) {
-            self.shared
-                .end_on_node(&self.row.target, self.row.id.as_str(), &text);
-            let message = self.closed(&text);
-            self.pairing.tell(Side::Node, message);
-            self.life.node_told(now);
-        }
-    }
-
-    fn closed(&self, text: &str) -> Bytes {
-        service::channel_closed(
-            stamp(),
-            self.row.id.as_str(),
-            self.row.target.as_str(),
-            text,
-        )
-    }
-
-    /// Lets go of an end that was told everything.
-    fn hang_up(&mut self, side: Side) {
-        if let Some(line) = self.line(side).take() {
-            self.pairing.detach(side, self.now.monotonic);
-            self.shared.part(line.socket, None);
+            Due::EndOnNode { text } => {
+                let row = self.row();
+                self.shared.end_on_node(&row.target, row.id.as_str(), &text);
+            }
+            Due::GiveUp(side) => {
+                debug!(session_id = %self.row().id, ?side, "data channel silent for too long");
+                self.lost(side);
+            }
+            Due::Ping(side) => self.ping(side, Bytes::from_static(b"keepalive")),
+            Due::Ask(question) => {
+                let question = Bytes::copy_from_slice(&question.to_be_bytes());
+                self.ping(Side::Client, question);
+            }
         }
     }
 
-    /// Tells an announcing end what both can do, with the token for its next websocket.
-    fn tell_features(&mut self, side: Side) {
-        let Some(common) = self.pairing.features_due(side) else {
-            return;
-        };
-        let ticket = self
-            .line(side)
-            .as_ref()
-            .map(|line| line.grant.clone())
-            .and_then(|grant| {
-                let ticket = self.shared.control.ticket(&grant, self.now.wall);
-                ticket
-                    .inspect_err(|error| warn!(%error, "no ticket for an end"))
-                    .ok()
-            });
-        let body = Features {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            features: common.clone(),
-            ticket,
-        };
-        self.pairing
-            .tell_features(side, common, service::sortie_features(stamp(), &body));
-    }
-
-    /// Pings a silent end, and gives up one that stays silent.
-    fn ping(&mut self, side: Side) {
-        let options = &self.shared.options;
-        let (interval, limit) = (options.ping_interval, options.data_silence);
-        let now = self.now.monotonic;
+    fn ping(&mut self, side: Side, question: Bytes) {
         let Some(line) = self.line(side) else {
             return;
         };
-        if now.saturating_sub(line.heard) >= limit {
-            debug!(session_id = %self.row.id, ?side, "data channel silent for too long");
-            return self.lost(side);
-        }
-        if now.saturating_sub(line.heard.max(line.pinged)) < interval {
-            return;
-        }
-        line.pinged = now;
-        let question = Message::Ping(Bytes::from_static(b"keepalive"));
         // Where the socket takes nothing now, there are bytes under way that show whether it lives.
-        match Pin::new(&mut line.socket).start_send(question) {
+        match Pin::new(&mut line.socket).start_send(Message::Ping(question)) {
             Ok(()) => line.unflushed = true,
             Err(_) => self.lost(side),
         }
     }
 
-    /// Pings an official client behind what it may have dropped in silence.
-    fn ask_client(&mut self) {
-        let Some(line) = &mut self.client else {
-            return;
+    /// Tells an announcing end what both can do, with the token for its next websocket.
+    fn tell_features(&mut self, side: Side) {
+        let wall = self.course.now().wall;
+        let grant = self.line(side).as_ref().map(|line| line.grant.clone());
+        let control = &self.shared.control;
+        let ticket = || {
+            let ticket = control.ticket(&grant?, wall);
+            ticket
+                .inspect_err(|error| warn!(%error, "no ticket for an end"))
+                .ok()
         };
-        let Some(question) = self.pairing.question(self.now.monotonic) else {
-            return;
-        };
-        let question = Bytes::copy_from_slice(&question.to_be_bytes());
-        match Pin::new(&mut line.socket).start_send(Message::Ping(question)) {
-            Ok(()) => line.unflushed = true,
-            Err(_) => self.lost(Side::Client),
-        }
-    }
-
-    /// The client has read whatever was written before the ping that it answers.
-    fn client_answered(&mut self, answer: &[u8]) {
-        if let Ok(question) = answer.try_into().map(u64::from_be_bytes) {
-            self.pairing
-                .answered(question, self.now.monotonic, &mut stamp);
-        }
+        self.course.tell_features(side, ticket, &mut stamp);
     }
 
     /// Starts the next read or write of the row.
     fn take_note(&mut self) {
-        if self.note.is_some() {
+        let Some(note) = self.course.take_note(self.outside()) else {
             return;
-        }
+        };
         let control = self.shared.control.clone();
-        let (session_id, wall) = (self.row.id.clone(), self.now.wall);
-        if std::mem::take(&mut self.must_read) {
-            self.note = Some(Box::pin(async move {
-                match control.session(&session_id).await {
+        let (session_id, wall) = (self.row().id.clone(), self.course.now().wall);
+        self.noting = Some(Box::pin(async move {
+            match note {
+                Note::Read => match control.session(&session_id).await {
                     Ok(row) => Noted::Read(row.map(Box::new)),
                     Err(error) => {
                         warn!(%session_id, %error, "session row not read");
                         Noted::Read(None)
                     }
+                },
+                Note::End(end) => Noted::Ended(control.session_ended(&session_id, end, wall).await),
+                Note::State(state) => {
+                    control.session_state(&session_id, state, wall).await;
+                    Noted::State(state)
                 }
-            }));
-        } else if let Some(end) = self.due_end() {
-            self.ending_noted = true;
-            self.note = Some(Box::pin(async move {
-                Noted::Ended(control.session_ended(&session_id, end, wall).await)
-            }));
-        } else if let Some(state) = self.due_state() {
-            self.note = Some(Box::pin(async move {
-                control.session_state(&session_id, state, wall).await;
-                Noted::State(state)
-            }));
-        }
-    }
-
-    fn due_end(&self) -> Option<End> {
-        if !self.client_done || self.ending_noted {
-            return None;
-        }
-        let node_done = self.life.node_half(self.view(), self.now.monotonic) == NodeHalf::Done;
-        self.life.end().filter(|_| node_done)
-    }
-
-    fn due_state(&self) -> Option<SessionState> {
-        let state = if self.life.is_ending() {
-            let view = self.view();
-            let client = if self.client_done {
-                ClientHalf::Done
-            } else {
-                self.life.client_half(view, self.now.monotonic)
-            };
-            if !self
-                .life
-                .shows_terminating(client, view, self.now.monotonic)
-            {
-                return None;
             }
-            SessionState::Terminating
-        } else if self.client.is_some() && self.node.is_some() {
-            SessionState::Connected
-        } else if self.met {
-            SessionState::Disconnected
-        } else {
-            return None;
-        };
-        (self.written != state && self.written != SessionState::Terminating).then_some(state)
+        }));
     }
 
     /// Sets the timer to what is due next.
     fn arm(&mut self) {
-        let now = self.now.monotonic;
-        let options = &self.shared.options;
-        let silence = |line: &Option<Line>| {
-            let line = line.as_ref()?;
-            Some(
-                (line.heard.max(line.pinged) + options.ping_interval)
-                    .min(line.heard + options.data_silence),
-            )
-        };
-        let ending = if self.life.is_ending() {
-            self.life.ending_deadline(self.view(), now)
-        } else {
-            earliest([self.life.deadline(), Some(self.idle.deadline())])
-        };
-        let next = earliest([
-            ending,
-            self.pairing.deadline(now),
-            silence(&self.client),
-            silence(&self.node),
-            self.stop_by,
-        ]);
+        let next = earliest([self.course.deadline(self.outside()), self.stop_by]);
         // A timer that fires too early costs less than setting it at every keystroke.
         let sooner = |next: &Duration| self.armed.is_none_or(|armed| *next < armed);
         if let Some(next) = next.filter(sooner) {
@@ -508,20 +303,14 @@ impl SessionTask {
     fn command(&mut self, command: Command) {
         match command {
             Command::Attach(attach) => self.attach(*attach),
-            Command::Changed => self.must_read = true,
+            Command::Changed => self.course.changed(),
             Command::Completed {
                 message_id,
                 failed,
                 output,
-            } => {
-                self.remember(message_id);
-                self.begin(Cause::Completed { failed, output });
-            }
+            } => self.course.completed(message_id, failed, output),
             Command::NodeOnline { ours, listed } => {
-                let view = self.view();
-                self.life
-                    .node_online(ours, listed, view, self.now.monotonic);
-                if self.life.is_starting() {
+                if self.course.node_online(ours, listed, self.outside()) {
                     self.start_node();
                 }
             }
@@ -531,48 +320,39 @@ impl SessionTask {
     /// The gateway stops: the session ends with it, or is left to be taken up after a restart.
     fn stop(&mut self) {
         let options = &self.shared.options;
-        let patience = match (options.end_sessions_on_stop, self.life.is_ending()) {
+        let patience = match (options.end_sessions_on_stop, self.course.life.is_ending()) {
             (true, false) => options.drain.mul_f32(0.8),
             // Nothing new has to be said, and a node that is away is not waited for.
             (true, true) => options.drain.mul_f32(0.1),
             (false, _) => Duration::ZERO,
         };
-        self.stop_by = Some(self.now.monotonic + patience);
+        self.stop_by = Some(self.now() + patience);
         if patience > Duration::ZERO {
-            self.begin(Cause::Stopping);
+            self.course.begin(Cause::Stopping);
         }
     }
 
     fn attach(&mut self, attach: Attach) {
         let side = attach.grant.side;
-        let now = self.now.monotonic;
-        debug!(session_id = %self.row.id, ?side, ours = attach.announced.is_some(), "data channel");
-        let ours = attach.announced.is_some();
+        debug!(session_id = %self.row().id, ?side, ours = attach.announced.is_some(), "data channel");
         let line = Line {
             socket: attach.socket,
             grant: attach.grant,
             unflushed: false,
-            heard: now,
-            pinged: now,
         };
         let client_id = line.grant.client_id.clone();
         if let Some(older) = self.line(side).replace(line) {
             self.supersede(side, older, &client_id);
         }
-        self.pairing.attach(side, attach.announced);
+        let must_start = self.course.attach(side, attach.announced);
         // Before anything else can be written: ends of ours wait for it.
         self.tell_features(Side::Client);
         self.tell_features(Side::Node);
-        self.met |= self.client.is_some() && self.node.is_some();
-        match side {
-            Side::Client => {
-                self.client_done = false;
-                self.touch();
-                if self.life.client_opened(now) {
-                    self.start_node();
-                }
-            }
-            Side::Node => self.life.node_opened(ours),
+        if side == Side::Client {
+            self.touch();
+        }
+        if must_start {
+            self.start_node();
         }
     }
 
@@ -580,7 +360,8 @@ impl SessionTask {
     /// process is told, or it would reconnect for ever.
     fn supersede(&self, side: Side, older: Line, client_id: &str) {
         let other_process = side == Side::Client && older.grant.client_id != client_id;
-        let last_word = other_process.then(|| self.closed("The session was taken over elsewhere."));
+        let text = "The session was taken over elsewhere.";
+        let last_word = other_process.then(|| self.course.closed(stamp(), text));
         self.shared.part(older.socket, last_word);
     }
 
@@ -590,74 +371,57 @@ impl SessionTask {
             return;
         };
         let sortie = if ours { self.worker_start() } else { None };
+        let row = self.row();
         let start = StartContent {
-            document_name: self.row.document_name.clone(),
-            document_content: self.row.document_content.clone(),
-            session_id: self.row.id.as_str().to_owned(),
-            parameters: plain_parameters(&self.row.parameters),
+            document_name: row.document_name.clone(),
+            document_content: row.document_content.clone(),
+            session_id: row.id.as_str().to_owned(),
+            parameters: plain_parameters(&row.parameters),
             run_as_user: String::new(),
-            session_owner: self.row.owner.to_string(),
+            session_owner: row.owner.to_string(),
             sortie,
         };
-        if self.shared.tell_node(
-            &self.row.target,
-            control::interactive_shell(stamp(), &start),
-        ) {
-            self.life.start_sent();
+        let message = control::interactive_shell(stamp(), &start);
+        if self.shared.tell_node(&row.target, message) {
+            self.course.life.start_sent();
         }
     }
 
     /// What a worker of ours gets beyond the official start message: a credential for this session's
     /// data channel alone.
     fn worker_start(&self) -> Option<SortieStart> {
-        let token = self.shared.control.worker_token(&self.row, self.now.wall);
+        let wall = self.course.now().wall;
+        let token = self.shared.control.worker_token(self.row(), wall);
         let token = token
             .inspect_err(|error| warn!(%error, "no token for a worker"))
             .ok()?;
         let known: Vec<String> = features::ALL.iter().map(ToString::to_string).collect();
-        let features = features::common(&known, self.pairing.announced(Side::Client));
+        let features = features::common(&known, self.course.pairing.announced(Side::Client));
         Some(SortieStart { token, features })
     }
 
     fn touch(&mut self) {
-        if self.idle.touch(self.now) {
-            self.shared.control.active(&self.row.id, self.now.wall);
+        if self.course.touch() {
+            self.is_active();
         }
+    }
+
+    fn is_active(&self) {
+        let wall = self.course.now().wall;
+        self.shared.control.active(&self.row().id, wall);
     }
 
     fn noted(&mut self, noted: Noted) {
-        match noted {
-            Noted::Ended(is_written) => {
-                self.over = true;
-                self.is_written = is_written;
-                self.acknowledge_results();
-            }
-            Noted::State(state) => self.written = state,
-            Noted::Read(None) => {}
-            Noted::Read(Some(row)) => {
-                let ends = row.state == SessionState::Terminating || row.state.is_over();
-                if ends {
-                    self.written = row.state;
-                    self.begin(Cause::of_row(&row));
-                }
-            }
-        }
-    }
-
-    fn remember(&mut self, message_id: Uuid) {
-        if self.results.len() < RESULTS && !self.results.contains(&message_id) {
-            self.results.push(message_id);
-        }
+        self.course.noted(noted);
+        self.acknowledge_results();
     }
 
     /// Tells the node that its results are kept, when they are.
     fn acknowledge_results(&mut self) {
-        if !self.is_written {
-            return;
-        }
-        for message_id in self.results.drain(..) {
+        for message_id in self.course.take_results() {
+            let row = self.row();
             self.shared
-                .acknowledge_result(&self.row.target, message_id, self.row.id.as_str());
+                .acknowledge_result(&row.target, message_id, row.id.as_str());
         }
     }
 
@@ -676,7 +440,7 @@ impl SessionTask {
         cx: &mut Context<'_>,
         stopped: &mut Pin<Box<WaitForCancellationFutureOwned>>,
     ) -> Poll<()> {
-        self.now = self.shared.clock.now();
+        self.course.set_now(self.shared.clock.now());
         let mut moved = self.poll_commands(cx);
         moved |= self.poll_read(Side::Client, cx);
         moved |= self.poll_read(Side::Node, cx);
@@ -708,13 +472,13 @@ impl SessionTask {
     }
 
     fn poll_note(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(note) = &mut self.note else {
+        let Some(noting) = &mut self.noting else {
             return false;
         };
-        let Poll::Ready(noted) = note.as_mut().poll(cx) else {
+        let Poll::Ready(noted) = noting.as_mut().poll(cx) else {
             return false;
         };
-        self.note = None;
+        self.noting = None;
         self.noted(noted);
         true
     }
@@ -722,7 +486,7 @@ impl SessionTask {
     fn poll_read(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         for _ in 0..BATCH {
-            if !self.pairing.may_read(side) {
+            if !self.course.pairing.may_read(side) {
                 break;
             }
             let Some(line) = self.line(side) else { break };
@@ -743,7 +507,7 @@ impl SessionTask {
     fn poll_write(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         loop {
-            let now = self.now.monotonic;
+            let now = self.now();
             let Some(line) = self.line(side) else {
                 return moved;
             };
@@ -755,7 +519,7 @@ impl SessionTask {
                     return true;
                 }
             }
-            let Some(bytes) = self.pairing.pop(side, now) else {
+            let Some(bytes) = self.course.pairing.pop(side, now) else {
                 break;
             };
             let Some(line) = self.line(side) else {
@@ -789,10 +553,7 @@ impl SessionTask {
     }
 
     fn message(&mut self, side: Side, message: Message) {
-        let now = self.now.monotonic;
-        if let Some(line) = self.line(side) {
-            line.heard = now;
-        }
+        self.course.heard(side);
         let frame = match message {
             Message::Binary(bytes) => Frame::parse(bytes).map_err(|error| error.to_string()),
             // A text frame would kill the reader of an official peer.
@@ -803,38 +564,36 @@ impl SessionTask {
         match frame {
             Ok(frame) => self.frame(side, frame),
             Err(error) => {
-                let count = self.pairing.dropped(side);
+                let count = self.course.pairing.dropped(side);
                 if count.is_power_of_two() {
-                    warn!(session_id = %self.row.id, ?side, %error, count, "message not relayed");
+                    warn!(session_id = %self.row().id, ?side, %error, count, "message not relayed");
                 }
             }
         }
     }
 
     fn frame(&mut self, side: Side, frame: Frame) {
-        let heard = self
-            .pairing
-            .receive(side, frame, self.now.monotonic, &mut stamp);
-        if heard.activity {
-            self.touch();
+        if self.course.frame(side, frame, &mut stamp) {
+            self.is_active();
         }
-        if heard.terminating {
-            self.begin(Cause::Exited);
+    }
+
+    /// The client has read whatever was written before the ping that it answers.
+    fn client_answered(&mut self, answer: &[u8]) {
+        if let Ok(question) = answer.try_into().map(u64::from_be_bytes) {
+            let now = self.now();
+            self.course.pairing.answered(question, now, &mut stamp);
         }
     }
 
     fn broken(&mut self, side: Side, error: &WebSocketError) {
-        debug!(session_id = %self.row.id, ?side, %error, "data channel broke");
+        debug!(session_id = %self.row().id, ?side, %error, "data channel broke");
         self.lost(side);
     }
 
     fn lost(&mut self, side: Side) {
         if self.line(side).take().is_some() {
-            let now = self.now.monotonic;
-            self.pairing.detach(side, now);
-            if side == Side::Node {
-                self.life.node_closed(now);
-            }
+            self.course.lost(side);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The server: a row that survives it, and what the session's task does with [`Pairing`], [`Life`] and
-//! [`IdleClock`], step by step as `session` does it, with sockets of [`Net`].
+//! The server: a row that survives it, and the session's task, whose every step is [`Course`]'s, with
+//! sockets of [`Net`].
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
 use sortie_channel::{
-    body::Features,
-    frame::Frame,
+    body::{Acknowledge, Body},
+    frame::{Frame, MessageType},
     service::{self, Stamp},
 };
 use sortie_control::{End, Side};
@@ -21,10 +21,8 @@ use super::{
 };
 use crate::{
     Options,
-    idle::{IdleClock, RunOut},
-    kind::SessionKind,
-    life::{Cause, ClientHalf, Life, NodeHalf, View},
-    pairing::{Limits, Pairing, earliest, testing},
+    course::{Course, Due, Note, Noted, Outside},
+    pairing::testing,
 };
 
 /// Everything that a step may touch.
@@ -108,14 +106,6 @@ struct Knocking {
 struct Line {
     wire: u64,
     process: u64,
-    heard: Duration,
-    pinged: Duration,
-}
-
-enum Noted {
-    Ended(End),
-    Read,
-    State(SessionState),
 }
 
 /// The node's control channel.
@@ -151,14 +141,14 @@ impl Server {
     /// The row may have changed.
     pub(super) fn hint(&mut self) {
         if let Some(task) = &mut self.task {
-            task.must_read = true;
+            task.course.changed();
         }
     }
 
     pub(super) fn waiting(&self, to: Side) -> usize {
         self.task
             .as_ref()
-            .map_or(0, |task| task.pairing.waiting(to))
+            .map_or(0, |task| task.course.pairing.waiting(to))
     }
 
     pub(super) fn are_both_attached(&self) -> bool {
@@ -178,10 +168,11 @@ impl Server {
             return moved;
         };
         let control = self.control.as_ref();
-        moved |= task.poll(disk, control, cx);
+        moved |= task.poll(disk, cx);
         task.advance(control, cx);
-        if task.over {
-            if let Some(control) = control.filter(|_| task.is_reported) {
+        if task.course.is_over() {
+            let is_heard = !task.course.take_results().is_empty();
+            if let Some(control) = control.filter(|_| is_heard) {
                 let taken = Message::CompleteTaken;
                 cx.net
                     .send(control.wire, Place::Server, taken, cx.now, cx.dice);
@@ -195,7 +186,7 @@ impl Server {
     fn task(&mut self, disk: &Disk, cx: &Context<'_>) -> &mut Task {
         let (options, born) = (&self.options, self.born);
         self.task
-            .get_or_insert_with(|| Task::new(disk.row.clone(), options.clone(), born, cx))
+            .get_or_insert_with(|| Task::new(disk.row.clone(), options, born, cx))
     }
 
     /// All rows are looked at, at first and now and then.
@@ -279,17 +270,12 @@ impl Server {
             );
         }
         if disk.is_living() {
-            let line = Line {
-                wire,
-                process,
-                heard: Duration::ZERO,
-                pinged: Duration::ZERO,
-            };
+            let line = Line { wire, process };
             cx.trace.note(cx.now, "attached", wire);
-            self.task(disk, cx).attach(side, line, announced, cx);
+            self.task(disk, cx);
             let control = self.control.as_ref();
-            if let Some(task) = self.task.as_mut().filter(|task| task.must_start) {
-                task.start_node(control, cx);
+            if let Some(task) = &mut self.task {
+                task.attach(side, line, announced, control, cx);
             }
             return;
         }
@@ -349,13 +335,8 @@ impl Server {
                         let taken = Message::CompleteTaken;
                         cx.net.send(wire, Place::Server, taken, cx.now, cx.dice);
                     } else {
-                        let cause = Cause::Completed {
-                            failed,
-                            output: String::new(),
-                        };
-                        let task = self.task(disk, cx);
-                        task.is_reported = true;
-                        task.begin(cause);
+                        let course = &mut self.task(disk, cx).course;
+                        course.completed(Uuid::nil(), failed, String::new());
                     }
                 }
                 Message::Pong(_) => {}
@@ -398,68 +379,46 @@ fn closed(session_id: &str, text: &str, cx: &mut Context<'_>) -> Bytes {
 /// One session's task. Its times are those of its process.
 struct Task {
     born: Duration,
-    options: Options,
-    row: Session,
-    now: Now,
-    pairing: Pairing,
-    life: Life,
-    idle: IdleClock,
+    course: Course,
     client: Option<Line>,
     node: Option<Line>,
-    met: bool,
-    client_done: bool,
-    note: Option<(Duration, Noted)>,
-    must_read: bool,
-    must_start: bool,
-    written: SessionState,
-    ending_noted: bool,
-    /// The node reported a result, which is acknowledged once the end is written.
-    is_reported: bool,
-    over: bool,
+    note: Option<(Duration, Note)>,
     armed: Option<Duration>,
+    owed: [Owed; 2],
+}
+
+/// What an end was sent through this server and has not acknowledged, as somebody knows who looks on.
+#[derive(Default)]
+struct Owed(BTreeSet<i64>);
+
+impl Owed {
+    fn settle(&mut self, frame: &Frame) {
+        let body = Acknowledge::parse(&frame.payload()).expect("a body");
+        let number = body.sequence_number;
+        if body.cumulative == Some(true) {
+            self.0 = self.0.split_off(&(number + 1));
+        } else {
+            self.0.remove(&number);
+        }
+    }
 }
 
 impl Task {
-    fn new(row: Session, options: Options, born: Duration, cx: &Context<'_>) -> Self {
+    fn new(row: Session, options: &Options, born: Duration, cx: &Context<'_>) -> Self {
         let now = Now::new(cx.now - born, cx.wall());
-        let limits = Limits {
-            pause_delay: options.pause_delay,
-            pause_above: options.pause_above,
-            resume_below: options.resume_below,
-            input: options.input_limit,
-            output: options.output_limit,
-        };
-        let kind = SessionKind::of(&row.document_content);
-        let restored = row.state != SessionState::Connecting;
-        let mut task = Self {
+        Self {
             born,
-            pairing: Pairing::new(kind, limits, restored, now.monotonic),
-            life: Life::new(&row, &options, now),
-            idle: IdleClock::new(&row, now),
-            met: restored,
-            written: row.state,
-            options,
-            now,
+            course: Course::new(row, options, now),
             client: None,
             node: None,
-            client_done: false,
             note: None,
-            must_read: false,
-            must_start: false,
-            ending_noted: false,
-            is_reported: false,
-            over: false,
             armed: None,
-            row,
-        };
-        if task.row.state == SessionState::Terminating {
-            task.begin(Cause::of_row(&task.row));
+            owed: Default::default(),
         }
-        task
     }
 
     fn set_now(&mut self, cx: &Context<'_>) {
-        self.now = Now::new(cx.now - self.born, cx.wall());
+        self.course.set_now(Now::new(cx.now - self.born, cx.wall()));
     }
 
     fn line(&mut self, side: Side) -> &mut Option<Line> {
@@ -469,58 +428,62 @@ impl Task {
         }
     }
 
-    fn begin(&mut self, cause: Cause) {
-        self.life.begin(cause, self.now.monotonic);
-    }
-
-    fn view(&self, control: Option<&ControlLine>) -> View {
-        View {
-            client_attached: self.client.is_some(),
-            client_ours: self.pairing.is_ours(Side::Client),
-            client_unfinished: self.pairing.unfinished(Side::Client),
-            client_flushed: self.pairing.waiting(Side::Client) == 0,
-            node_attached: self.node.is_some(),
+    fn outside(control: Option<&ControlLine>) -> Outside {
+        Outside {
+            client_unflushed: false,
             node_online: control.is_some(),
-            idle_limit: self.idle.limit(),
         }
     }
 
     fn attach(
         &mut self,
         side: Side,
-        mut line: Line,
+        line: Line,
         announced: Option<Vec<String>>,
+        control: Option<&ControlLine>,
         cx: &mut Context<'_>,
     ) {
         self.set_now(cx);
-        let now = self.now.monotonic;
-        let ours = announced.is_some();
-        (line.heard, line.pinged) = (now, now);
         let process = line.process;
         if let Some(older) = self.line(side).replace(line) {
             assert_eq!(older.process, process, "there is one process an end");
             cx.net.release(older.wire, Place::Server, cx.now);
         }
-        self.pairing.attach(side, announced);
+        let must_start = self.course.attach(side, announced);
+        self.check_nothing_forgotten();
         self.tell_features(Side::Client, cx);
         self.tell_features(Side::Node, cx);
-        self.met |= self.client.is_some() && self.node.is_some();
-        match side {
-            Side::Client => {
-                self.client_done = false;
-                self.touch();
-                self.must_start |= self.life.client_opened(now);
-            }
-            Side::Node => self.life.node_opened(ours),
+        if side == Side::Client {
+            // What control hears is flushed later: a killed server forgets it.
+            self.course.touch();
+        }
+        if must_start {
+            self.start_node(control, cx);
+        }
+    }
+
+    /// The ends would repair it, but a server that lives forgets nothing that it has taken in.
+    fn check_nothing_forgotten(&self) {
+        for (side, owed) in [Side::Client, Side::Node].into_iter().zip(&self.owed) {
+            let holds = |number: &&i64| self.course.pairing.answers_for(side, **number);
+            let forgotten = owed.0.iter().find(|number| !holds(number));
+            assert_eq!(forgotten, None, "of what was for the {side:?}");
+        }
+    }
+
+    fn owed(&mut self, to: Side) -> &mut Owed {
+        let [client, node] = &mut self.owed;
+        match to {
+            Side::Client => client,
+            Side::Node => node,
         }
     }
 
     fn start_node(&mut self, control: Option<&ControlLine>, cx: &mut Context<'_>) {
-        self.must_start = false;
         if let Some(control) = control {
             cx.net
                 .send(control.wire, Place::Server, Message::Start, cx.now, cx.dice);
-            self.life.start_sent();
+            self.course.life.start_sent();
         }
     }
 
@@ -532,217 +495,67 @@ impl Task {
         cx: &mut Context<'_>,
     ) {
         self.set_now(cx);
-        let view = self.view(control);
-        self.life
-            .node_online(ours, listed, view, self.now.monotonic);
-        if self.life.is_starting() {
+        if self
+            .course
+            .node_online(ours, listed, Self::outside(control))
+        {
             self.start_node(control, cx);
         }
     }
 
     fn tell_features(&mut self, side: Side, cx: &mut Context<'_>) {
-        let Some(common) = self.pairing.features_due(side) else {
-            return;
-        };
         let process = self.line(side).as_ref().map_or(0, |line| line.process);
-        let body = Features {
-            version: "0.1.0".to_owned(),
-            features: common.clone(),
-            ticket: Some(ticket_of(side, process).into()),
-        };
-        let message = service::sortie_features(cx.stamp(), &body);
-        self.pairing.tell_features(side, common, message);
+        let ticket = || Some(ticket_of(side, process).into());
+        self.course.tell_features(side, ticket, &mut || cx.stamp());
     }
-
-    fn touch(&mut self) {
-        // What control hears is flushed later: a killed server forgets it.
-        self.idle.touch(self.now);
-    }
-
-    // Decisions.
 
     fn advance(&mut self, control: Option<&ControlLine>, cx: &mut Context<'_>) {
         self.set_now(cx);
-        self.run_out(control);
-        if self.life.is_ending() {
-            self.end(control, cx);
+        let outside = Self::outside(control);
+        let mut due = Vec::new();
+        self.course.advance(outside, &mut || cx.stamp(), &mut due);
+        for due in due {
+            self.act(due, control, cx);
         }
-        self.pairing.settle(self.now.monotonic, &mut || cx.stamp());
-        self.ping(Side::Client, cx);
-        self.ping(Side::Node, cx);
-        self.ask_client(cx);
-        self.take_note(control, cx);
-        self.arm(control);
-    }
-
-    fn run_out(&mut self, control: Option<&ControlLine>) {
-        if self.life.is_ending() {
-            return;
-        }
-        let now = self.now.monotonic;
-        let due = earliest([self.life.deadline(), Some(self.idle.deadline())]);
-        if due.is_none_or(|due| now < due) && !self.pairing.overflows() {
-            return;
-        }
-        let expired = self.life.expired(self.view(control), now);
-        let ran_out = expired.or_else(|| match self.idle.run_out(now)? {
-            RunOut::Idle => Some(Cause::Idle {
-                limit: self.idle.limit(),
-            }),
-            RunOut::Maximum => Some(Cause::Maximum {
-                limit: self.idle.maximum().unwrap_or_default(),
-            }),
-        });
-        let cause = ran_out.or_else(|| self.pairing.overflows().then_some(Cause::Overflow));
-        if let Some(cause) = cause {
-            self.begin(cause);
-        }
-    }
-
-    fn end(&mut self, control: Option<&ControlLine>, cx: &mut Context<'_>) {
-        let now = self.now.monotonic;
-        let text = self.life.cause().map(Cause::text).unwrap_or_default();
-        if !self.client_done {
-            match self.life.client_half(self.view(control), now) {
-                ClientHalf::Tell => {
-                    let message = closed(self.row.id.as_str(), &text, cx);
-                    self.pairing.tell(Side::Client, message);
-                    self.life.client_told(now);
-                }
-                ClientHalf::Wait(_) => {}
-                ClientHalf::Done => {
-                    self.client_done = true;
-                    if let Some(line) = self.client.take() {
-                        self.pairing.detach(Side::Client, now);
-                        cx.net.release(line.wire, Place::Server, cx.now);
-                    }
-                }
-            }
-        }
-        if self.life.node_due(self.view(control)) {
-            if let Some(control) = control {
-                cx.net
-                    .send(control.wire, Place::Server, Message::End, cx.now, cx.dice);
-            }
-            let message = closed(self.row.id.as_str(), &text, cx);
-            self.pairing.tell(Side::Node, message);
-            self.life.node_told(now);
-        }
-    }
-
-    fn ping(&mut self, side: Side, cx: &mut Context<'_>) {
-        let (interval, limit) = (self.options.ping_interval, self.options.data_silence);
-        let now = self.now.monotonic;
-        let Some(line) = self.line(side) else {
-            return;
-        };
-        if now.saturating_sub(line.heard) >= limit {
-            return self.lost(side, cx);
-        }
-        if now.saturating_sub(line.heard.max(line.pinged)) < interval {
-            return;
-        }
-        line.pinged = now;
-        let wire = line.wire;
-        cx.net
-            .send(wire, Place::Server, Message::Ping(0), cx.now, cx.dice);
-    }
-
-    fn ask_client(&mut self, cx: &mut Context<'_>) {
-        let Some(line) = &self.client else { return };
-        if let Some(question) = self.pairing.question(self.now.monotonic) {
-            let question = Message::Ping(question);
-            cx.net
-                .send(line.wire, Place::Server, question, cx.now, cx.dice);
-        }
-    }
-
-    fn take_note(&mut self, control: Option<&ControlLine>, cx: &mut Context<'_>) {
-        if self.note.is_some() {
-            return;
-        }
-        let noted = if std::mem::take(&mut self.must_read) {
-            Some(Noted::Read)
-        } else if let Some(end) = self.due_end(control) {
-            self.ending_noted = true;
-            Some(Noted::Ended(end))
-        } else {
-            self.due_state(control).map(Noted::State)
-        };
-        if let Some(noted) = noted {
+        if let Some(note) = self.course.take_note(outside) {
             // Commits are grouped, and a disk is slow. A read sees the row as it is then.
             let takes = cx.dice.millis(1, 12);
-            self.note = Some((cx.now + takes, noted));
+            self.note = Some((cx.now + takes, note));
         }
+        self.armed = self.course.deadline(outside);
     }
 
-    fn due_end(&self, control: Option<&ControlLine>) -> Option<End> {
-        if !self.client_done || self.ending_noted {
-            return None;
-        }
-        let half = self.life.node_half(self.view(control), self.now.monotonic);
-        self.life.end().filter(|_| half == NodeHalf::Done)
-    }
-
-    fn due_state(&self, control: Option<&ControlLine>) -> Option<SessionState> {
-        let now = self.now.monotonic;
-        let state = if self.life.is_ending() {
-            let view = self.view(control);
-            let client = if self.client_done {
-                ClientHalf::Done
-            } else {
-                self.life.client_half(view, now)
-            };
-            if !self.life.shows_terminating(client, view, now) {
-                return None;
+    fn act(&mut self, due: Due, control: Option<&ControlLine>, cx: &mut Context<'_>) {
+        match due {
+            Due::ReleaseClient => {
+                if let Some(line) = self.client.take() {
+                    cx.net.release(line.wire, Place::Server, cx.now);
+                }
             }
-            SessionState::Terminating
-        } else if self.client.is_some() && self.node.is_some() {
-            SessionState::Connected
-        } else if self.met {
-            SessionState::Disconnected
-        } else {
-            return None;
-        };
-        (self.written != state && self.written != SessionState::Terminating).then_some(state)
+            Due::EndOnNode { .. } => {
+                if let Some(control) = control {
+                    cx.net
+                        .send(control.wire, Place::Server, Message::End, cx.now, cx.dice);
+                }
+            }
+            Due::GiveUp(side) => self.lost(side, cx),
+            Due::Ping(side) => self.ping(side, 0, cx),
+            Due::Ask(question) => self.ping(Side::Client, question, cx),
+        }
     }
 
-    fn arm(&mut self, control: Option<&ControlLine>) {
-        let now = self.now.monotonic;
-        let options = &self.options;
-        let silence = |line: &Option<Line>| {
-            let line = line.as_ref()?;
-            Some(
-                (line.heard.max(line.pinged) + options.ping_interval)
-                    .min(line.heard + options.data_silence),
-            )
-        };
-        let ending = if self.life.is_ending() {
-            self.life.ending_deadline(self.view(control), now)
-        } else {
-            earliest([self.life.deadline(), Some(self.idle.deadline())])
-        };
-        self.armed = earliest([
-            ending,
-            self.pairing.deadline(now),
-            silence(&self.client),
-            silence(&self.node),
-        ]);
+    fn ping(&mut self, side: Side, question: u64, cx: &mut Context<'_>) {
+        if let Some(line) = self.line(side) {
+            let (wire, question) = (line.wire, Message::Ping(question));
+            cx.net.send(wire, Place::Server, question, cx.now, cx.dice);
+        }
     }
 
     // Moving bytes.
 
-    fn poll(
-        &mut self,
-        disk: &mut Disk,
-        control: Option<&ControlLine>,
-        cx: &mut Context<'_>,
-    ) -> bool {
+    fn poll(&mut self, disk: &mut Disk, cx: &mut Context<'_>) -> bool {
         self.set_now(cx);
         let mut moved = false;
-        if self.must_start {
-            self.start_node(control, cx);
-        }
         moved |= self.poll_read(Side::Client, cx);
         moved |= self.poll_read(Side::Node, cx);
         moved |= self.poll_write(Side::Node, cx);
@@ -752,34 +565,27 @@ impl Task {
     }
 
     fn poll_note(&mut self, disk: &mut Disk, cx: &mut Context<'_>) -> bool {
-        let Some((_, noted)) = self.note.take_if(|(at, _)| *at <= cx.now) else {
+        let Some((_, note)) = self.note.take_if(|(at, _)| *at <= cx.now) else {
             return false;
         };
-        match noted {
-            Noted::Ended(end) => {
+        self.course.noted(match note {
+            Note::End(end) => {
                 cx.trace.note(cx.now, &end.reason, u64::from(end.failed));
                 disk.end(&end);
-                self.over = true;
+                Noted::Ended(true)
             }
-            Noted::State(state) => {
+            Note::State(state) => {
                 disk.set_state(state);
-                self.written = state;
+                Noted::State(state)
             }
-            Noted::Read => {
-                let row = &disk.row;
-                if row.state == SessionState::Terminating || row.state.is_over() {
-                    self.written = row.state;
-                    self.begin(Cause::of_row(row));
-                }
-            }
-        }
+            Note::Read => Noted::Read(Some(Box::new(disk.row.clone()))),
+        });
         true
     }
 
     fn poll_read(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
-        let born = self.born;
         let mut moved = false;
-        while self.pairing.may_read(side) {
+        while self.course.pairing.may_read(side) {
             let Some(line) = self.line(side) else { break };
             let wire = line.wire;
             let Some(message) = cx.net.receive(wire, Place::Server, cx.now) else {
@@ -790,7 +596,7 @@ impl Task {
                 break;
             };
             moved = true;
-            line.heard = cx.now.saturating_sub(born);
+            self.course.heard(side);
             match message {
                 Message::Frame(bytes) => {
                     self.frame(side, Frame::parse(bytes).expect("peers write frames"), cx);
@@ -805,8 +611,9 @@ impl Task {
                     );
                 }
                 Message::Pong(question) if side == Side::Client => {
-                    self.pairing
-                        .answered(question, cx.now - born, &mut || cx.stamp());
+                    let now = self.course.now().monotonic;
+                    let pairing = &mut self.course.pairing;
+                    pairing.answered(question, now, &mut || cx.stamp());
                 }
                 Message::Pong(_) => {}
                 other => panic!("{other:?} on a data channel"),
@@ -815,15 +622,18 @@ impl Task {
         moved
     }
 
-    fn frame(&mut self, side: Side, frame: Frame, cx: &mut Context<'_>) {
-        let now = self.now.monotonic;
-        let heard = self.pairing.receive(side, frame, now, &mut || cx.stamp());
-        if heard.activity {
-            self.touch();
+    fn frame(&mut self, from: Side, frame: Frame, cx: &mut Context<'_>) {
+        match *frame.message_type() {
+            MessageType::Acknowledge => self.owed(from).settle(&frame),
+            MessageType::InputStreamData => {
+                self.owed(Side::Node).0.insert(frame.sequence_number());
+            }
+            MessageType::OutputStreamData => {
+                self.owed(Side::Client).0.insert(frame.sequence_number());
+            }
+            _ => {}
         }
-        if heard.terminating {
-            self.begin(Cause::Exited);
-        }
+        self.course.frame(from, frame, &mut || cx.stamp());
     }
 
     fn poll_write(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
@@ -833,7 +643,7 @@ impl Task {
             if !cx.net.has_room(wire, Place::Server) {
                 break;
             }
-            let Some(bytes) = self.pairing.pop(side, self.now.monotonic) else {
+            let Some(bytes) = self.course.pairing.pop(side, self.course.now().monotonic) else {
                 break;
             };
             moved = true;
@@ -847,11 +657,7 @@ impl Task {
         if let Some(line) = self.line(side).take() {
             cx.trace.note(cx.now, "lost by the server", line.wire);
             cx.net.release(line.wire, Place::Server, cx.now);
-            let now = self.now.monotonic;
-            self.pairing.detach(side, now);
-            if side == Side::Node {
-                self.life.node_closed(now);
-            }
+            self.course.lost(side);
         }
     }
 
