@@ -31,6 +31,10 @@ use story::{Client, Node, Story};
 const STILL: Duration = Duration::from_secs(1);
 /// How long a client does not read where that is asked for.
 const SOAK: Duration = Duration::from_secs(300);
+/// What a slow client reads at a time, how often, and how long it does not between.
+const SIP: usize = 64 << 10;
+const SIPS: usize = 32;
+const SIP_PAUSE: Duration = Duration::from_millis(100);
 /// What the server may hold for a session that is open, in bytes.
 const SESSION: u64 = 256 << 10;
 /// Ctrl-C is heard within this time, in debug builds on machines that are busy with other things too:
@@ -84,6 +88,7 @@ fn pressure(client: Client, node: Node) -> Result<()> {
     let tried = (|| {
         pair.is_interrupted()?;
         pair.is_held()?;
+        pair.is_slow()?;
         pair.gets_every_byte()?;
         pair.leaves()
     })();
@@ -219,7 +224,9 @@ impl Pair {
         self.terminal.hold();
         self.terminal.line(&flood)?;
         let held = self.until_still("yes", &mark, &mut watch)?;
-        let soaked = self.soak("yes", &mark, &mut watch)?;
+        let Some(soaked) = self.soak("yes", &mark, &mut watch)? else {
+            return self.starts_again();
+        };
         self.say(&format!(
             "`yes` held after {held} bytes{soaked}; {}",
             watch.figures()
@@ -299,18 +306,76 @@ impl Pair {
         })
     }
 
-    /// Goes on like that for five minutes, where that is asked for.
-    fn soak(&self, program: &str, mark: &str, watch: &mut Watch) -> Result<String> {
+    /// Goes on like that for five minutes, where that is asked for. `None` when the session ended.
+    fn soak(&self, program: &str, mark: &str, watch: &mut Watch) -> Result<Option<String>> {
         if env::var_os("SORTIE_SOAK").is_none() {
-            return Ok(String::new());
+            return Ok(Some(String::new()));
         }
         let begun = Instant::now();
         while begun.elapsed() < SOAK {
             watch.look()?;
-            ensure!(running(program, mark)?.is_some(), "the flood has ended");
+            if running(program, mark)?.is_none() {
+                self.has_given_up(begun.elapsed())?;
+                return Ok(None);
+            }
             thread::park_timeout(STILL);
         }
-        Ok(format!(" and for {SOAK:?}"))
+        Ok(Some(format!(" and for {SOAK:?}")))
+    }
+
+    /// The official client reads nothing while its terminal takes nothing. If an acknowledgement of
+    /// what was typed is among that, the client repeats it 3000 times, for five minutes, and then ends
+    /// the session itself. So may no other.
+    fn has_given_up(&self, after: Duration) -> Result<()> {
+        let session = self.story.ended()?;
+        self.say(&format!("the client gave up after {after:.0?}: {session}"));
+        ensure!(
+            self.client == Client::OfficialPlugin,
+            "the flood ended after {after:?}"
+        );
+        ensure!(session["Status"] == "Terminated", "it ended as {session}");
+        let reason = session["Details"].as_str().unwrap_or_default();
+        ensure!(!reason.is_empty(), "there is no reason in {session}");
+        Ok(())
+    }
+
+    /// Takes another session in place of one that has ended.
+    fn starts_again(&mut self) -> Result<()> {
+        self.terminal.pass();
+        self.terminal.exit_status()?;
+        self.terminal = self.story.open(self.client)?.context("no client")?;
+        Ok(())
+    }
+
+    /// `yes` into a client that reads, but far more slowly than the node writes.
+    fn is_slow(&mut self) -> Result<()> {
+        let mark = self.mark("slow");
+        let flood = self.story.flood("slow", &format!("yes {mark}"))?;
+        let mut watch = self.watch()?;
+        self.terminal.line(&flood)?;
+        self.terminal.until("BEGIN")?;
+        let mut shown = Vec::new();
+        for sip in 1..=SIPS {
+            self.terminal.pass();
+            while shown.len() < sip * SIP {
+                shown.extend(self.take()?);
+            }
+            self.terminal.hold();
+            watch.look()?;
+            thread::park_timeout(SIP_PAUSE);
+        }
+        ensure!(running("yes", &mark)?.is_some(), "the flood has ended");
+        self.terminal.pass();
+        self.terminal.keys([3])?;
+        shown.extend(self.take_until(b"\nOVER\n", 0)?);
+        is_repeated(&shown, &mark)?;
+        watch.look()?;
+        self.say(&format!(
+            "{} bytes read in sips; {}",
+            shown.len(),
+            watch.figures()
+        ));
+        Ok(())
     }
 
     /// The session goes on, and ends as it should.
