@@ -8,7 +8,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use pairing::{Client, Node, Pairing, Shell, report, station};
-use sortie_testkit::{Talk, wait_for};
+use sortie_testkit::{Proxy, Talk, wait_for};
 
 /// How long an outage is: within what an official end survives.
 const OUTAGE: Duration = Duration::from_millis(1500);
@@ -255,14 +255,17 @@ fn whole_story(pairing: &mut Pairing) -> Result<()> {
     let id = pairing.only_session()?;
     for round in 0..20 {
         let place = || format!("cut {round}");
-        lose_node(pairing, &mut talk, round).with_context(place)?;
-        lose_client(pairing, &mut talk, round).with_context(place)?;
+        for network in [&pairing.node_network, &pairing.client_network] {
+            lose(pairing, &mut talk, network, round).with_context(place)?;
+        }
     }
     for round in 0..3 {
         let place = || format!("kill {round}");
-        before_loss(pairing, &mut talk).with_context(place)?;
+        fall_silent(pairing, &mut talk, &pairing.node_network).with_context(place)?;
+        fall_silent(pairing, &mut talk, &pairing.client_network).with_context(place)?;
         pairing.kill_and_restart()?;
         pairing.client_network.pass();
+        pairing.node_network.pass();
         talk.hear(1).with_context(place)?;
         talk.catch_up().with_context(place)?;
     }
@@ -279,44 +282,36 @@ fn whole_story(pairing: &mut Pairing) -> Result<()> {
     pairing.node_is_clean()
 }
 
-/// Breaks the node's connections; in every fourth round it cannot come back at once.
-fn lose_node(pairing: &Pairing, talk: &mut Talk, round: u32) -> Result<()> {
-    let network = &pairing.node_network;
+/// Breaks the connections of one end; in every fourth round it cannot come back at once.
+fn lose(pairing: &Pairing, talk: &mut Talk, network: &Proxy, round: u32) -> Result<()> {
+    fall_silent(pairing, talk, network)?;
     let refused = network.accepted();
     if round % 4 == 3 {
         network.refuse();
     }
     network.cut();
     while round % 4 == 3 && network.accepted() == refused {
-        talk.go_on()?;
+        talk.listen()?;
     }
-    network.pass();
-    talk.catch_up()
-}
-
-fn lose_client(pairing: &Pairing, talk: &mut Talk, round: u32) -> Result<()> {
-    let network = &pairing.client_network;
-    before_loss(pairing, talk)?;
-    let refused = network.accepted();
-    if round % 4 == 3 {
-        network.refuse();
-        network.cut();
-        while network.accepted() == refused {
-            talk.listen()?;
-        }
-    }
-    network.cut();
     network.pass();
     // Only a new connection can bring anything.
     talk.hear(1)?;
     talk.catch_up()
 }
 
-/// The official client gives up at once when a key is typed before it has noticed a loss, and it shows
-/// output again whose acknowledgement it could not write; so its network falls silent before.
-fn before_loss(pairing: &Pairing, talk: &mut Talk) -> Result<()> {
-    if pairing.client == Client::OfficialPlugin {
-        return talk.lose_network(&pairing.client_network);
+/// An official end takes again what it was busy with when its connection broke, since it could not
+/// write the acknowledgement; and the client gives up at once when a key is typed before it has noticed
+/// the loss. So before an official end's connection breaks, nothing passes any more. Ours are cut in the
+/// middle of things.
+fn fall_silent(pairing: &Pairing, talk: &mut Talk, network: &Proxy) -> Result<()> {
+    let is_nodes = network.address() == pairing.node_network.address();
+    let is_official = if is_nodes {
+        pairing.node == Node::OfficialAgent
+    } else {
+        pairing.client == Client::OfficialPlugin
+    };
+    if is_official {
+        return talk.lose_network(network);
     }
     talk.type_line()
 }
