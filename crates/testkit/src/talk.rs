@@ -49,6 +49,9 @@ exit 7
 /// Bytes that are typed and not repeated yet, at most: more than is on the way at any time.
 const AHEAD: usize = 16 << 10;
 
+/// What has not come for so long was not on the way: longer than an end needs for what it has read.
+const SILENCE: Duration = Duration::from_millis(300);
+
 /// Whose ends a talk has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
@@ -200,7 +203,10 @@ impl Talk {
             fresh.retain(|&byte| byte != b'\r');
         }
         self.rest.extend(fresh);
-        while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
+        // Behind the last word the client may say something itself.
+        while !self.is_over
+            && let Some(end) = self.rest.iter().position(|&byte| byte == b'\n')
+        {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
             self.compare(&line)?;
         }
@@ -276,24 +282,22 @@ impl Talk {
         self.listen_until("the end", |talk| talk.is_over)
     }
 
-    /// Lets nothing through, with something typed under way, until nothing comes any more; then
-    /// breaks all connections. Nothing passes until the network is told so.
+    /// Lets nothing through these networks any more, with something typed under way, until what had
+    /// passed before has certainly been taken in. Nothing passes until each network is told so.
     ///
     /// # Errors
-    /// When a byte is not the expected one, or does not come.
-    pub fn lose_network(&mut self, network: &Proxy) -> Result<()> {
-        network.hold();
+    /// When a byte is not the expected one.
+    pub fn fall_silent(&mut self, networks: &[&Proxy]) -> Result<()> {
+        networks.iter().for_each(|network| network.hold());
         self.type_line()?;
-        let silence = Duration::from_millis(100);
         let mut heard = Instant::now();
-        while heard.elapsed() < silence {
+        while heard.elapsed() < SILENCE {
             let before = (self.generated, self.repeated, self.rest.len());
             self.listen()?;
             if before != (self.generated, self.repeated, self.rest.len()) {
                 heard = Instant::now();
             }
         }
-        network.cut();
         Ok(())
     }
 

@@ -261,8 +261,8 @@ fn whole_story(pairing: &mut Pairing) -> Result<()> {
     }
     for round in 0..3 {
         let place = || format!("kill {round}");
-        fall_silent(pairing, &mut talk, &pairing.node_network).with_context(place)?;
-        fall_silent(pairing, &mut talk, &pairing.client_network).with_context(place)?;
+        let networks = [&pairing.node_network, &pairing.client_network];
+        fall_silent(pairing, &mut talk, &networks).with_context(place)?;
         pairing.kill_and_restart()?;
         pairing.client_network.pass();
         pairing.node_network.pass();
@@ -284,7 +284,7 @@ fn whole_story(pairing: &mut Pairing) -> Result<()> {
 
 /// Breaks the connections of one end; in every fourth round it cannot come back at once.
 fn lose(pairing: &Pairing, talk: &mut Talk, network: &Proxy, round: u32) -> Result<()> {
-    fall_silent(pairing, talk, network)?;
+    fall_silent(pairing, talk, &[network])?;
     let refused = network.accepted();
     if round % 4 == 3 {
         network.refuse();
@@ -303,17 +303,19 @@ fn lose(pairing: &Pairing, talk: &mut Talk, network: &Proxy, round: u32) -> Resu
 /// write the acknowledgement; and the client gives up at once when a key is typed before it has noticed
 /// the loss. So before an official end's connection breaks, nothing passes any more. Ours are cut in the
 /// middle of things.
-fn fall_silent(pairing: &Pairing, talk: &mut Talk, network: &Proxy) -> Result<()> {
-    let is_nodes = network.address() == pairing.node_network.address();
-    let is_official = if is_nodes {
-        pairing.node == Node::OfficialAgent
-    } else {
-        pairing.client == Client::OfficialPlugin
+fn fall_silent(pairing: &Pairing, talk: &mut Talk, networks: &[&Proxy]) -> Result<()> {
+    let is_official = |network: &&&Proxy| {
+        if network.address() == pairing.node_network.address() {
+            pairing.node == Node::OfficialAgent
+        } else {
+            pairing.client == Client::OfficialPlugin
+        }
     };
-    if is_official {
-        return talk.lose_network(network);
+    let official: Vec<&Proxy> = networks.iter().filter(is_official).copied().collect();
+    if official.is_empty() {
+        return talk.type_line();
     }
-    talk.type_line()
+    talk.fall_silent(&official)
 }
 
 /// The session ends with a text, no other starts, and the node is not driven into a frenzy.
