@@ -29,7 +29,7 @@ use crate::{
 const RESULTS: usize = 8;
 
 /// What the course of a session does not know by itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Outside {
     /// Bytes for the client were written and may not have left.
     pub(crate) client_unflushed: bool,
@@ -193,16 +193,22 @@ impl Course {
         due.extend(self.pairing.question(self.now.monotonic).map(Due::Ask));
     }
 
+    /// Whether a step depends on what is outside, which is not looked at for every keystroke.
+    pub(crate) fn minds_outside(&self) -> bool {
+        self.life.is_ending() || self.is_run_out()
+    }
+
+    fn is_run_out(&self) -> bool {
+        let due = earliest([self.life.deadline(), Some(self.idle.deadline())]);
+        due.is_some_and(|due| self.now.monotonic >= due) || self.pairing.overflows()
+    }
+
     /// Whether time or a bound has run out.
     fn run_out(&mut self, outside: Outside) {
-        if self.life.is_ending() {
+        if self.life.is_ending() || !self.is_run_out() {
             return;
         }
         let now = self.now.monotonic;
-        let due = earliest([self.life.deadline(), Some(self.idle.deadline())]);
-        if due.is_none_or(|due| now < due) && !self.pairing.overflows() {
-            return;
-        }
         let expired = self.life.expired(self.view(outside), now);
         let ran_out = expired.or_else(|| match self.idle.run_out(now)? {
             RunOut::Idle => Some(Cause::Idle {

@@ -191,16 +191,24 @@ impl SessionTask {
 
     fn advance(&mut self) {
         self.course.set_now(self.shared.clock.now());
-        let outside = self.outside();
         let mut due = std::mem::take(&mut self.due);
-        self.course.advance(outside, &mut stamp, &mut due);
+        self.course.advance(self.outside(), &mut stamp, &mut due);
         due.drain(..).for_each(|due| self.act(due));
         self.due = due;
         self.take_note();
         self.arm();
     }
 
+    /// What the course minds of the outside: to see whether a node is online takes a lock.
     fn outside(&self) -> Outside {
+        if self.course.minds_outside() {
+            self.look_outside()
+        } else {
+            Outside::default()
+        }
+    }
+
+    fn look_outside(&self) -> Outside {
         Outside {
             client_unflushed: self.client.as_ref().is_some_and(|line| line.unflushed),
             node_online: self.node_is_ours().is_some(),
@@ -310,7 +318,7 @@ impl SessionTask {
                 output,
             } => self.course.completed(message_id, failed, output),
             Command::NodeOnline { ours, listed } => {
-                if self.course.node_online(ours, listed, self.outside()) {
+                if self.course.node_online(ours, listed, self.look_outside()) {
                     self.start_node();
                 }
             }

@@ -428,7 +428,15 @@ impl Task {
         }
     }
 
-    fn outside(control: Option<&ControlLine>) -> Outside {
+    fn outside(&self, control: Option<&ControlLine>) -> Outside {
+        if self.course.minds_outside() {
+            Self::look_outside(control)
+        } else {
+            Outside::default()
+        }
+    }
+
+    fn look_outside(control: Option<&ControlLine>) -> Outside {
         Outside {
             client_unflushed: false,
             node_online: control.is_some(),
@@ -497,7 +505,7 @@ impl Task {
         self.set_now(cx);
         if self
             .course
-            .node_online(ours, listed, Self::outside(control))
+            .node_online(ours, listed, Self::look_outside(control))
         {
             self.start_node(control, cx);
         }
@@ -511,18 +519,18 @@ impl Task {
 
     fn advance(&mut self, control: Option<&ControlLine>, cx: &mut Context<'_>) {
         self.set_now(cx);
-        let outside = Self::outside(control);
         let mut due = Vec::new();
+        let outside = self.outside(control);
         self.course.advance(outside, &mut || cx.stamp(), &mut due);
         for due in due {
             self.act(due, control, cx);
         }
-        if let Some(note) = self.course.take_note(outside) {
+        if let Some(note) = self.course.take_note(self.outside(control)) {
             // Commits are grouped, and a disk is slow. A read sees the row as it is then.
             let takes = cx.dice.millis(1, 12);
             self.note = Some((cx.now + takes, note));
         }
-        self.armed = self.course.deadline(outside);
+        self.armed = self.course.deadline(self.outside(control));
     }
 
     fn act(&mut self, due: Due, control: Option<&ControlLine>, cx: &mut Context<'_>) {
