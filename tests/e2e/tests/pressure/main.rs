@@ -37,6 +37,10 @@ const SIPS: usize = 32;
 const SIP_PAUSE: Duration = Duration::from_millis(100);
 /// What the server may hold for a session that is open, in bytes.
 const SESSION: u64 = 256 << 10;
+/// What a session's worker, or its client, may have in all, in debug builds.
+const EACH: u64 = 20 << 20;
+/// What each of many sessions counts to.
+const NUMBERS: usize = 2000;
 /// Ctrl-C is heard within this time, in debug builds on machines that are busy with other things too:
 /// how fast is for benchmarks. Behind everything that waits before it, it would not be heard at all.
 const AT_ONCE: Duration = Duration::from_secs(20);
@@ -532,7 +536,7 @@ fn many_sessions_at_once() -> Result<()> {
         return Ok(());
     };
     let asked = env::var("SORTIE_SESSIONS").ok();
-    let count: usize = asked.map_or(Ok(40), |text| text.parse())?;
+    let count: usize = asked.map_or(Ok(100), |text| text.parse())?;
     let begun = Instant::now();
     let first = story.open(Client::Sortie)?.context("no client")?;
     let (server, agent) = (story.server()?, story.on_node()?);
@@ -552,24 +556,27 @@ fn many_sessions_at_once() -> Result<()> {
     }
     let opened = begun.elapsed();
     for (number, terminal) in terminals.iter_mut().enumerate() {
-        terminal.line(&format!("echo an\"\"swer-{number}-"))?;
+        terminal.line(&format!("seq {NUMBERS}; echo an\"\"swer-{number}-"))?;
     }
+    let numbers: Vec<String> = (1..=NUMBERS).map(|number| number.to_string()).collect();
+    let numbers = numbers.join("\r\n");
     for (number, terminal) in terminals.iter_mut().enumerate() {
-        terminal.until(&format!("answer-{number}-"))?;
+        let shown = terminal.until(&format!("answer-{number}-"))?;
+        ensure!(shown.contains(&numbers), "session {number} shows:\n{shown}");
     }
     // The agent and a worker for each.
     let processes = ours(agent);
     ensure!(processes.len() == count + 1, "{} workers", processes.len());
     watch.look_up_to(memory::MOST.max(count as u64 * SESSION))?;
-    let workers: Vec<u64> = processes
-        .iter()
-        .filter(|process| **process != agent)
-        .filter_map(|process| resident(*process).ok())
-        .collect();
+    let workers = processes.iter().filter(|process| **process != agent);
+    let workers = resident_each(workers.copied())?;
+    let clients = terminals.iter().map(Terminal::process_id);
+    let clients = resident_each(clients.flat_map(ours))?;
     let line = format!(
-        "{count} sessions open after {opened:.1?}; {}; workers {} KiB each\n",
+        "{count} sessions open after {opened:.1?}; {}; workers {} KiB each, clients {} KiB\n",
         watch.figures(),
-        workers.iter().sum::<u64>() / workers.len().max(1) as u64 / 1024
+        workers / 1024,
+        clients / 1024
     );
     let _ = std::io::stderr().write_all(line.as_bytes());
     for terminal in &mut terminals {
@@ -580,5 +587,16 @@ fn many_sessions_at_once() -> Result<()> {
     }
     wait_for("the workers to end", || {
         Ok((ours(agent).len() == 1).then_some(()))
+    })?;
+    wait_for("no session to be open", || {
+        Ok((story.open_sessions()? == 0).then_some(()))
     })
+}
+
+/// What each of these processes has in memory, on average; none may have more than [`EACH`].
+fn resident_each(processes: impl Iterator<Item = u32>) -> Result<u64> {
+    let each = processes.map(resident).collect::<Result<Vec<u64>>>()?;
+    let most = each.iter().max().context("no process")?;
+    ensure!(*most <= EACH, "a process of a session has {most} bytes");
+    Ok(each.iter().sum::<u64>() / each.len() as u64)
 }

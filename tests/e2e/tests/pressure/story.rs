@@ -204,6 +204,13 @@ impl Story {
         Ok(Some(terminal))
     }
 
+    /// How many sessions are open.
+    pub(crate) fn open_sessions(&self) -> Result<usize> {
+        let ask = ["ssm", "describe-sessions", "--state", "Active"];
+        let listed = self.installation.aws(&self.aws, &ask)?;
+        Ok(listed["Sessions"].as_array().map_or(0, Vec::len))
+    }
+
     /// What the session in the history ended with.
     pub(crate) fn ended(&self) -> Result<Value> {
         wait_for("the session in the history", || {
