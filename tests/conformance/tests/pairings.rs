@@ -238,7 +238,8 @@ fn server_restarted(pairing: &mut Pairing) -> Result<()> {
     let count = 60;
     shell.start_ticks(count, "0.05")?;
     shell.terminal.until("tick-5\r")?;
-    pairing.kill_and_restart()?;
+    pairing.kill()?;
+    pairing.restart()?;
     shell.check_ticks(6, count)?;
     ensure!(shell.ask("$((6 * 7))")? == "42", "a wrong answer");
     shell.leave(pairing)?;
@@ -263,9 +264,13 @@ fn whole_story(pairing: &mut Pairing) -> Result<()> {
         let place = || format!("kill {round}");
         let networks = [&pairing.node_network, &pairing.client_network];
         fall_silent(pairing, &mut talk, &networks).with_context(place)?;
-        pairing.kill_and_restart()?;
-        pairing.client_network.pass();
-        pairing.node_network.pass();
+        pairing.kill()?;
+        // What was held back must not reach an end whose connection breaks behind it.
+        for network in [&pairing.node_network, &pairing.client_network] {
+            network.cut();
+            network.pass();
+        }
+        pairing.restart()?;
         talk.hear(1).with_context(place)?;
         talk.catch_up().with_context(place)?;
     }
@@ -285,13 +290,14 @@ fn whole_story(pairing: &mut Pairing) -> Result<()> {
 /// Breaks the connections of one end; in every fourth round it cannot come back at once.
 fn lose(pairing: &Pairing, talk: &mut Talk, network: &Proxy, round: u32) -> Result<()> {
     fall_silent(pairing, talk, &[network])?;
-    let refused = network.accepted();
-    if round % 4 == 3 {
-        network.refuse();
-    }
     network.cut();
-    while round % 4 == 3 && network.accepted() == refused {
-        talk.listen()?;
+    if round % 4 == 3 {
+        let refused = network.accepted();
+        network.refuse();
+        network.cut();
+        while network.accepted() == refused {
+            talk.listen()?;
+        }
     }
     network.pass();
     // Only a new connection can bring anything.

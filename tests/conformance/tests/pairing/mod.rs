@@ -383,9 +383,13 @@ impl Pairing {
         Ok(command)
     }
 
-    /// Ends the server as a crash would, and starts it again at once.
-    pub(crate) fn kill_and_restart(&mut self) -> Result<()> {
-        self.installation.kill()?;
+    /// Ends the server as a crash would.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.installation.kill()
+    }
+
+    /// Starts the server again.
+    pub(crate) fn restart(&mut self) -> Result<()> {
         self.installation.restart()
     }
 
