@@ -2,6 +2,7 @@
 //! this file only lists them.
 
 pub mod cloudtrail;
+pub mod iam;
 pub mod node;
 pub mod ssm;
 pub mod sts;
@@ -12,6 +13,7 @@ use crate::OperationInfo;
 pub fn operations() -> impl Iterator<Item = &'static OperationInfo> {
     [
         cloudtrail::OPERATIONS,
+        iam::OPERATIONS,
         node::OPERATIONS,
         ssm::OPERATIONS,
         sts::OPERATIONS,
