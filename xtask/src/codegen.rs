@@ -1,5 +1,5 @@
 //! Generates `crates/wire/src/shapes` from the service models inside a pinned botocore package,
-//! and from our own model of the operations that only nodes use.
+//! and from our own models of the operations that only nodes use and that only Sortie has.
 //!
 //! Taken over are names, types, constraints and error codes; never prose. To offer another
 //! operation add its name to [`MODULES`] and run `cargo xtask codegen`.
@@ -149,6 +149,12 @@ const MODULES: &[Module] = &[
         name: "node",
         model: Model::Own("crates/wire/models/node.json"),
         service: "Ssm",
+        operations: &[],
+    },
+    Module {
+        name: "sortie",
+        model: Model::Own("crates/wire/models/sortie.json"),
+        service: "Sortie",
         operations: &[],
     },
     Module {
@@ -420,7 +426,7 @@ impl<'a> Generator<'a> {
         for name in &self.operations {
             let operation = &self.model["operations"][*name];
             let side = |side: &str| operation[side]["shape"].as_str().unwrap_or("Empty");
-            let reads = ["Describe", "Get", "List", "Lookup"]
+            let reads = ["Describe", "Explain", "Get", "List", "Lookup", "Simulate"]
                 .iter()
                 .any(|verb| name.starts_with(verb));
             let mut errors = Vec::new();

@@ -328,6 +328,7 @@ fn event_source(service: Service) -> &'static str {
         Service::Logs => "logs.amazonaws.com",
         Service::S3 => "s3.amazonaws.com",
         Service::Sns => "sns.amazonaws.com",
+        Service::Sortie => "sortie.amazonaws.com",
         Service::Ssm => "ssm.amazonaws.com",
         Service::SsmMessages => "ssmmessages.amazonaws.com",
         Service::Sts => "sts.amazonaws.com",

@@ -93,8 +93,8 @@ operations! {
     Iam write RemoveUserFromGroup(RemoveUserFromGroupRequest) -> Empty ["NoSuchEntity", "LimitExceeded", "ServiceFailure"];
     Iam write ResyncMFADevice(ResyncMFADeviceRequest) -> Empty ["InvalidAuthenticationCode", "NoSuchEntity", "LimitExceeded", "ServiceFailure", "ConcurrentModification"];
     Iam write SetDefaultPolicyVersion(SetDefaultPolicyVersionRequest) -> Empty ["NoSuchEntity", "InvalidInput", "LimitExceeded", "ServiceFailure"];
-    Iam write SimulateCustomPolicy(SimulateCustomPolicyRequest) -> SimulatePolicyResponse ["InvalidInput", "PolicyEvaluation"];
-    Iam write SimulatePrincipalPolicy(SimulatePrincipalPolicyRequest) -> SimulatePolicyResponse ["NoSuchEntity", "InvalidInput", "PolicyEvaluation"];
+    Iam read SimulateCustomPolicy(SimulateCustomPolicyRequest) -> SimulatePolicyResponse ["InvalidInput", "PolicyEvaluation"];
+    Iam read SimulatePrincipalPolicy(SimulatePrincipalPolicyRequest) -> SimulatePolicyResponse ["NoSuchEntity", "InvalidInput", "PolicyEvaluation"];
     Iam write TagPolicy(TagPolicyRequest) -> Empty ["NoSuchEntity", "LimitExceeded", "InvalidInput", "ConcurrentModification", "ServiceFailure"];
     Iam write TagRole(TagRoleRequest) -> Empty ["NoSuchEntity", "LimitExceeded", "InvalidInput", "ConcurrentModification", "ServiceFailure"];
     Iam write TagUser(TagUserRequest) -> Empty ["NoSuchEntity", "LimitExceeded", "InvalidInput", "ConcurrentModification", "ServiceFailure"];

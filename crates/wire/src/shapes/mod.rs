@@ -4,6 +4,7 @@
 pub mod cloudtrail;
 pub mod iam;
 pub mod node;
+pub mod sortie;
 pub mod ssm;
 pub mod sts;
 
@@ -15,6 +16,7 @@ pub fn operations() -> impl Iterator<Item = &'static OperationInfo> {
         cloudtrail::OPERATIONS,
         iam::OPERATIONS,
         node::OPERATIONS,
+        sortie::OPERATIONS,
         ssm::OPERATIONS,
         sts::OPERATIONS,
     ]
