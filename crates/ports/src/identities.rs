@@ -247,6 +247,7 @@ pub struct AccessKey {
     /// Whose it is.
     pub user: UniqueId,
     /// The secret, sealed under a key derived from the root key.
+    #[serde(with = "hex")]
     pub sealed_secret: Vec<u8>,
     /// Whether it may be used.
     pub active: bool,
@@ -260,6 +261,7 @@ pub struct MfaDevice {
     /// Its ARN.
     pub serial_number: Arn,
     /// The TOTP seed, sealed under a key derived from the root key.
+    #[serde(with = "hex")]
     pub sealed_seed: Vec<u8>,
     /// When it was made.
     pub created: Timestamp,
@@ -289,4 +291,31 @@ pub struct IdentityUse {
     /// The region of the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+}
+
+/// Bytes in a document: lower-case hex, which every engine can make of its own byte strings.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::ptr_arg, reason = "serde gives the field")]
+    pub(super) fn serialize<S: Serializer>(bytes: &Vec<u8>, to: S) -> Result<S::Ok, S::Error> {
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        to.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        if !text.len().is_multiple_of(2) {
+            return Err(D::Error::custom("an odd number of hex digits"));
+        }
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok()))
+            .collect();
+        let digits = digits.ok_or_else(|| D::Error::custom("not hex"))?;
+        let bytes = digits.chunks_exact(2);
+        Ok(bytes
+            .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
+            .collect())
+    }
 }

@@ -40,8 +40,8 @@ pub enum Change {
     InsertNode(Box<Node>),
     /// Fails with [`Conflict::Exists`] when the id is taken.
     InsertSession(Box<Session>),
-    /// Refuses an MFA code that was used, or is older than one that was: the step of a device only
-    /// rises. Otherwise [`Conflict::CodeUsed`].
+    /// Refuses an MFA code that was used, or is older than one that was, or whose device is gone: the
+    /// step of a device only rises. Otherwise [`Conflict::CodeUsed`].
     UseMfaStep {
         /// The device.
         serial_number: Arn,
@@ -59,10 +59,12 @@ pub enum Change {
         limit: usize,
     },
     /// Adds or replaces the row of an identity, and raises the revision. Only behind a
-    /// [`Change::RequireIdentities`] of the same commit.
+    /// [`Change::RequireIdentities`] of the same commit, else [`Conflict::Revision`]: it replaces the
+    /// whole row, so whoever has not looked would undo what others did.
     PutIdentity(Box<Identity>),
-    /// Removes the row of an identity, and raises the revision. Absent rows are fine. Only behind a
-    /// [`Change::RequireIdentities`] of the same commit.
+    /// Removes the row of an identity with what is known of its use, and raises the revision. Absent
+    /// rows are fine. Only behind a [`Change::RequireIdentities`] of the same commit, else
+    /// [`Conflict::Revision`].
     RemoveIdentity {
         /// Of which kind.
         kind: IdentityKind,
@@ -70,7 +72,7 @@ pub enum Change {
         key: String,
     },
     /// Changes nothing: what else is in the commit happens only while the identities are those of this
-    /// revision. Otherwise [`Conflict::Revision`]: read them again and decide anew.
+    /// revision. Otherwise [`Conflict::Revision`]: read them again and decide anew. Once in a commit.
     RequireIdentities {
         /// [`Identities::revision`].
         revision: i64,
@@ -327,10 +329,11 @@ pub trait State: Send + Sync {
     /// The installation's constants, once they are set.
     async fn installation(&self) -> Result<Option<Installation>, StoreError>;
 
-    /// All identities, unless they are still those of revision `known`.
+    /// All identities, unless they are still those of revision `known`. Asked at every call, so the
+    /// answer that nothing changed must be cheap. What was committed before the question is seen.
     async fn identities(&self, known: Option<i64>) -> Result<Option<Identities>, StoreError>;
 
-    /// When an access key, a password or a role was last used.
+    /// When an access key, a password (of a user), a role or a device was last used.
     async fn identity_use(
         &self,
         kind: IdentityKind,
