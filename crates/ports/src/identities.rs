@@ -4,6 +4,9 @@
 //! and change rarely. So each is one row with a document, all are read together, and a revision that
 //! every change raises tells a reader whether what it has is still true. Names, paths and documents
 //! are checked by whoever writes them; this module only keeps them.
+//!
+//! A member that this program does not know makes a row unreadable: passed over, a boundary that
+//! somebody misspelt would bound nobody.
 
 use std::collections::BTreeMap;
 
@@ -99,6 +102,7 @@ impl Identity {
 
 /// The policies of a user, group or role.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Grants {
     /// Managed policies by ARN, ours and AWS's, in the order of attachment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,6 +114,7 @@ pub struct Grants {
 
 /// An IAM user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct User {
     /// `AIDA…`; never used again, unlike the name.
     pub unique_id: UniqueId,
@@ -138,6 +143,7 @@ pub struct User {
 
 /// A user's password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoginProfile {
     /// Argon2id in PHC form.
     pub password_hash: String,
@@ -158,6 +164,7 @@ impl std::fmt::Debug for LoginProfile {
 
 /// A group of users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Group {
     /// `AGPA…`.
     pub unique_id: UniqueId,
@@ -174,6 +181,7 @@ pub struct Group {
 
 /// A role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Role {
     /// `AROA…`.
     pub unique_id: UniqueId,
@@ -203,6 +211,7 @@ pub struct Role {
 
 /// A customer managed policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ManagedPolicy {
     /// `ANPA…`.
     pub unique_id: UniqueId,
@@ -230,6 +239,7 @@ pub struct ManagedPolicy {
 
 /// One version of a managed policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PolicyVersion {
     /// 1 for `v1`.
     pub number: u32,
@@ -241,6 +251,7 @@ pub struct PolicyVersion {
 
 /// A user's long-lived access key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AccessKey {
     /// `AKIA…`.
     pub id: AccessKeyId,
@@ -257,6 +268,7 @@ pub struct AccessKey {
 
 /// A virtual MFA device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MfaDevice {
     /// Its ARN.
     pub serial_number: Arn,
