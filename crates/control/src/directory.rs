@@ -25,7 +25,7 @@ use crate::{
     Control,
     authorize::{Ask, Authorized, OperationRule},
     call::{Call, InternalError, Recorded},
-    iam::IamError,
+    iam::error::IamError,
     trail::Done,
 };
 
@@ -404,7 +404,8 @@ impl Directory {
             let holder = format!("user {}", user.name);
             let mut policies = self.read_policies(&user.grants, &holder, &user.permissions_boundary);
             for group in user.groups.iter().filter_map(|id| self.group_by_id(id)) {
-                let through = self.read_grants(&group.grants, &format!("group {}", group.name));
+                let holder = format!("group {}", group.name);
+                let through = self.read_grants(&group.grants, &holder);
                 policies.identity.extend(through);
             }
             policies

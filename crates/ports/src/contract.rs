@@ -166,6 +166,10 @@ pub async fn a_closed_state_says_so(state: Arc<dyn State>) {
         state.installation().await,
         Err(StoreError::Closed)
     ));
+    assert!(matches!(
+        state.identity_revision().await,
+        Err(StoreError::Closed)
+    ));
     let lines = state.trail(TrailQuery::default()).await;
     assert!(matches!(lines, Err(StoreError::Closed)));
 }
@@ -180,6 +184,7 @@ pub async fn identities_are_kept_and_removed(state: Arc<dyn State>) {
     let (revision, found) = identities(&state).await;
     assert_eq!(found, sorted(expected.clone()));
     assert!(revision > 0);
+    assert_eq!(state.identity_revision().await.unwrap(), revision);
     assert_eq!(state.identities(Some(revision)).await.unwrap(), None);
     assert!(state.identities(Some(0)).await.unwrap().is_some());
     assert!(state.identities(Some(revision + 1)).await.unwrap().is_some());
@@ -242,7 +247,7 @@ pub async fn identities_change_only_at_the_revision_that_was_read(state: Arc<dyn
     ]);
     assert_conflict(state.commit(commit).await, Conflict::NoNode);
     assert_eq!(identities(&state).await, (revision, before));
-    assert_eq!(state.identities(Some(revision)).await.unwrap(), None);
+    assert_eq!(state.identity_revision().await.unwrap(), revision);
     assert_eq!(trail(&state, TrailQuery::default()).await, []);
 
     // Alone it is a question, and raises nothing.
@@ -272,6 +277,7 @@ pub async fn no_change_of_identities_is_lost_among_many(state: Arc<dyn State>) {
                 ];
                 match state.commit(changes(add)).await {
                     Ok(()) => {
+                        assert!(state.identity_revision().await.unwrap() > revision);
                         let now = state.identities(Some(revision)).await.unwrap();
                         assert!(now.unwrap().rows.contains(&one), "{one:?}");
                         return;
@@ -337,7 +343,7 @@ pub async fn the_use_of_an_identity_raises_no_revision(state: Arc<dyn State>) {
     let late = vec![(IdentityKind::AccessKey, of_key, of_service(1, "iam"))];
     insert(&state, touch(late)).await;
     assert_eq!(found(IdentityKind::AccessKey, of_key).await, newest);
-    assert_eq!(state.identities(Some(revision)).await.unwrap(), None);
+    assert_eq!(state.identity_revision().await.unwrap(), revision);
 
     // A row that is replaced keeps it, and one that goes takes it along.
     put(&state, vec![Identity::AccessKey(key.clone())]).await;
@@ -1558,6 +1564,7 @@ fn three_records() -> (AuditRecord, AuditRecord, AuditRecord) {
             arn: owner("alice"),
             access_key_id: Some("AKIAAAAAAAAAAAAAAAAA".into()),
             user_name: "alice".into(),
+            session: None,
         },
         resources: vec![node, role.clone()],
         ..record(1)

@@ -329,8 +329,11 @@ pub trait State: Send + Sync {
     /// The installation's constants, once they are set.
     async fn installation(&self) -> Result<Option<Installation>, StoreError>;
 
-    /// All identities, unless they are still those of revision `known`. Asked at every call, so the
-    /// answer that nothing changed must be cheap. What was committed before the question is seen.
+    /// The revision of the identities. Asked at every call, so it must be cheap. What was committed
+    /// before the question is seen.
+    async fn identity_revision(&self) -> Result<i64, StoreError>;
+
+    /// All identities, unless they are still those of revision `known`.
     async fn identities(&self, known: Option<i64>) -> Result<Option<Identities>, StoreError>;
 
     /// When an access key, a password (of a user), a role or a device was last used.

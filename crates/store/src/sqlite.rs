@@ -137,14 +137,20 @@ impl State for SqliteState {
         read::one(&mut snapshot, select, decode::installation).await
     }
 
-    async fn identities(&self, known: Option<i64>) -> Result<Option<Identities>, StoreError> {
+    async fn identity_revision(&self) -> Result<i64, StoreError> {
         if self.readers.is_closed() {
             return Err(StoreError::Closed);
         }
-        // Asked at every call: without a statement, and without a wait for one of the few readers.
-        if known.is_some() && known == self.identity_revision.get() {
-            return Ok(None);
+        // Without a statement, and without a wait for one of the few readers.
+        if let Some(revision) = self.identity_revision.get() {
+            return Ok(revision);
         }
+        let mut snapshot = self.snapshot().await?;
+        let revision = read::identity_revision(&mut snapshot).await;
+        revision.map_err(engine)
+    }
+
+    async fn identities(&self, known: Option<i64>) -> Result<Option<Identities>, StoreError> {
         let mut snapshot = self.snapshot().await?;
         read::identities(&mut snapshot, known).await
     }

@@ -489,6 +489,7 @@ async fn the_revision_of_identities_outlives_the_program() {
     state.close().await;
     let state = SqliteState::open(&path).await.unwrap();
     let known = Some(before.revision);
+    assert_eq!(state.identity_revision().await.unwrap(), before.revision);
     assert_eq!(state.identities(known).await.unwrap(), None);
     assert_eq!(state.identities(None).await.unwrap(), Some(before));
     let stale = state.commit(put(0)).await;
