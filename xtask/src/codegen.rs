@@ -193,6 +193,7 @@ const SECRET_SHAPES: &[&str] = &[
     "SessionToken",
     "TokenValue",
     "accessKeySecretType",
+    "authenticationCodeType",
     "tokenCodeType",
     "tokenType",
 ];

@@ -463,12 +463,11 @@ shape! {
 }
 
 shape! {
-    #[derive(Default, PartialEq)]
     structure EnableMFADeviceRequest {
         required user_name: String = "UserName" EXISTING_USER_NAME_TYPE;
         required serial_number: String = "SerialNumber" SERIAL_NUMBER_TYPE;
-        required authentication_code1: String = "AuthenticationCode1" AUTHENTICATION_CODE_TYPE;
-        required authentication_code2: String = "AuthenticationCode2" AUTHENTICATION_CODE_TYPE;
+        required authentication_code1: Secret = "AuthenticationCode1" AUTHENTICATION_CODE_TYPE;
+        required authentication_code2: Secret = "AuthenticationCode2" AUTHENTICATION_CODE_TYPE;
     }
 }
 
@@ -1357,12 +1356,11 @@ shape! {
 }
 
 shape! {
-    #[derive(Default, PartialEq)]
     structure ResyncMFADeviceRequest {
         required user_name: String = "UserName" EXISTING_USER_NAME_TYPE;
         required serial_number: String = "SerialNumber" SERIAL_NUMBER_TYPE;
-        required authentication_code1: String = "AuthenticationCode1" AUTHENTICATION_CODE_TYPE;
-        required authentication_code2: String = "AuthenticationCode2" AUTHENTICATION_CODE_TYPE;
+        required authentication_code1: Secret = "AuthenticationCode1" AUTHENTICATION_CODE_TYPE;
+        required authentication_code2: Secret = "AuthenticationCode2" AUTHENTICATION_CODE_TYPE;
     }
 }
 
@@ -1872,7 +1870,7 @@ kinds! {
     ARN_TYPE = text().length(20, 2048);
     ASSIGNMENT_STATUS_TYPE = enumeration::<AssignmentStatusType>();
     ATTACHED_POLICIES_LIST_TYPE = list(&ATTACHED_POLICY);
-    AUTHENTICATION_CODE_TYPE = text().length(6, 6).pattern(r"[\d]+");
+    AUTHENTICATION_CODE_TYPE = secret().length(6, 6).pattern(r"[\d]+");
     CERTIFICATE_BODY_TYPE = text().length(1, 16384).pattern(r"[\u0009\u000A\u000D\u0020-\u00FF]+");
     CERTIFICATE_ID_TYPE = text().length(24, 128).pattern(r"[\w]+");
     CERTIFICATE_LIST_TYPE = list(&SIGNING_CERTIFICATE);

@@ -1,12 +1,22 @@
 //! What the shapes of iam share: pages, tags, boundaries and documents, between the wire's form and
 //! control's.
 
-use sortie_control::{AttachedPolicyView, PageRequest};
+use sortie_control::{AttachedPolicyView, Page, PageRequest};
 use sortie_types::{Arn, Tag};
 use sortie_wire::{percent, shapes::iam};
 
 pub(super) fn page(marker: Option<String>, max_items: Option<i32>) -> PageRequest {
     PageRequest { marker, max_items }
+}
+
+/// A part of a listing: its items, whether there are more, and where they go on.
+pub(super) fn listing<T, W>(
+    page: Page<T>,
+    to_wire: impl FnMut(T) -> W,
+) -> (Vec<W>, Option<bool>, Option<String>) {
+    let is_truncated = Some(page.marker.is_some());
+    let items = page.items.into_iter().map(to_wire).collect();
+    (items, is_truncated, page.marker)
 }
 
 pub(super) fn given_tags(tags: Option<Vec<iam::Tag>>) -> Vec<(String, String)> {

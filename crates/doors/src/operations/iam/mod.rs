@@ -3,8 +3,13 @@
 mod attachments;
 mod boundaries;
 mod convert;
+mod groups;
 mod inline;
+mod keys;
+mod login_profiles;
+mod mfa;
 mod overview;
 mod policies;
 mod roles;
 mod simulate;
+mod users;
