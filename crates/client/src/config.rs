@@ -19,6 +19,9 @@ use crate::{
 /// Where AWS's command line keeps the credentials of assumed roles, below the home folder.
 const ROLE_CACHE: &str = ".aws/cli/cache";
 
+/// The region of an installation that was given none.
+const OUR_REGION: &str = "local-1";
+
 /// Settings given on the command line or by a program; each wins over what files and environment
 /// say.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +42,8 @@ pub struct Overrides {
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     region: Region,
+    has_region: bool,
+    is_overruled: bool,
     endpoints: Endpoints,
     credentials: CredentialSource,
     origin: String,
@@ -134,11 +139,7 @@ impl ClientConfig {
     /// As [`Self::from_environment`].
     pub fn resolve(environment: &Environment, overrides: &Overrides) -> Result<Self, ConfigError> {
         let files = Files::read(environment)?;
-        let named = overrides
-            .profile
-            .as_deref()
-            .filter(|name| !name.is_empty())
-            .or_else(|| environment.first(&["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]));
+        let named = named_profile(environment, overrides);
         let profile_name = named.unwrap_or("default");
         let profile = match (files.profile(profile_name), named) {
             (Some(profile), _) => profile,
@@ -153,8 +154,17 @@ impl ClientConfig {
                 let reason = error.to_string();
                 (CredentialSource::Unusable { reason }, String::new())
             });
+        let region = match region(environment, overrides, &profile) {
+            Err(ConfigError::NoRegion) if overrides.may_be_new => None,
+            other => Some(other?),
+        };
         Ok(Self {
-            region: region(environment, overrides, &profile)?,
+            has_region: region.is_some(),
+            // Nothing is signed with it: signing in learns the region from the server.
+            region: region
+                .map_or_else(|| OUR_REGION.parse(), Ok)
+                .map_err(|_| ConfigError::NoRegion)?,
+            is_overruled: !is_explicit(overrides) && environment.get("AWS_ACCESS_KEY_ID").is_some(),
             endpoints: Endpoints::resolve(environment, overrides, &files, &profile),
             credentials,
             origin,
@@ -220,6 +230,34 @@ impl ClientConfig {
             )),
             _ => Ok(&self.place),
         }
+    }
+
+    /// Where signing out takes keys from. Needs no other setting than the profile's name.
+    ///
+    /// # Errors
+    /// When the profile does not exist, or holds a long-lived key.
+    pub fn sign_out_place(
+        environment: &Environment,
+        overrides: &Overrides,
+    ) -> Result<SignInPlace, ConfigError> {
+        let with_region = Overrides {
+            region: Some(OUR_REGION.to_owned()),
+            ..overrides.clone()
+        };
+        let config = Self::resolve(environment, &with_region)?;
+        config.sign_in_place().cloned()
+    }
+
+    /// Whether a region was configured anywhere.
+    #[must_use]
+    pub fn has_region(&self) -> bool {
+        self.has_region
+    }
+
+    /// Whether keys in the environment win over those of the profile.
+    #[must_use]
+    pub fn is_overruled_by_environment(&self) -> bool {
+        self.is_overruled
     }
 
     /// When the keys that signing in left in the profile are over.
@@ -462,11 +500,9 @@ fn credentials(
     profile: &str,
 ) -> Result<(CredentialSource, String), ConfigError> {
     // As in botocore, keys in the environment win over AWS_PROFILE but not over --profile.
-    let explicit = overrides
-        .profile
-        .as_deref()
-        .is_some_and(|name| !name.is_empty());
-    if !explicit && let Some(found) = environment_credentials(environment)? {
+    if !is_explicit(overrides)
+        && let Some(found) = environment_credentials(environment)?
+    {
         return Ok((
             CredentialSource::Static(found),
             "the environment".to_owned(),
@@ -475,6 +511,22 @@ fn credentials(
     let source = profile_credentials(environment, files, profile, &mut Vec::new())?;
     let origin = files.origin(profile, &source);
     Ok((source, origin))
+}
+
+/// Whether the profile was named by hand.
+fn is_explicit(overrides: &Overrides) -> bool {
+    overrides
+        .profile
+        .as_deref()
+        .is_some_and(|name| !name.is_empty())
+}
+
+fn named_profile<'a>(environment: &'a Environment, overrides: &'a Overrides) -> Option<&'a str> {
+    overrides
+        .profile
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .or_else(|| environment.first(&["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]))
 }
 
 fn environment_credentials(environment: &Environment) -> Result<Option<Credentials>, ConfigError> {

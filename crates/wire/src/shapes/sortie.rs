@@ -91,6 +91,7 @@ shape! {
         required arn: String = "Arn" STRING;
         required credentials: Credentials = "Credentials" CREDENTIALS;
         required mfa_used: bool = "MfaUsed" BOOLEAN;
+        optional region: String = "Region" STRING;
     }
 }
 
