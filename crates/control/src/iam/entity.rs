@@ -103,7 +103,7 @@ impl<'a> Held<'a> {
 
     /// The row with other policies.
     pub(crate) fn with_grants(self, grants: Grants) -> Change {
-        Change::PutIdentity(match self {
+        Change::PutIdentity(Box::new(match self {
             Self::Group(group) => Identity::Group(Group {
                 grants,
                 ..group.clone()
@@ -116,12 +116,12 @@ impl<'a> Held<'a> {
                 grants,
                 ..user.clone()
             }),
-        })
+        }))
     }
 
     /// The row with another boundary. Groups have none.
     pub(crate) fn with_boundary(self, boundary: Option<Arn>) -> Change {
-        Change::PutIdentity(match self {
+        Change::PutIdentity(Box::new(match self {
             Self::Group(group) => Identity::Group(group.clone()),
             Self::Role(role) => Identity::Role(Role {
                 permissions_boundary: boundary,
@@ -131,7 +131,7 @@ impl<'a> Held<'a> {
                 permissions_boundary: boundary,
                 ..user.clone()
             }),
-        })
+        }))
     }
 
     pub(crate) fn resource(self, names: &Names) -> Resource {

@@ -288,7 +288,7 @@ fn edit<T>(answer: T, names: &Names, policy: ManagedPolicy) -> Edit<T> {
         answer,
         response: Value::Null,
         resources: vec![policy_resource(policy_arn(names, &policy))],
-        changes: vec![Change::PutIdentity(Identity::Policy(policy))],
+        changes: vec![Change::PutIdentity(Box::new(Identity::Policy(policy)))],
     }
 }
 

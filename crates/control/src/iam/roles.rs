@@ -115,7 +115,7 @@ fn create(
     Ok(Edit {
         response: json!({"role": trail_role(&answer)}),
         resources: vec![Held::Role(&role).resource(names)],
-        changes: vec![Change::PutIdentity(Identity::Role(role))],
+        changes: vec![Change::PutIdentity(Box::new(Identity::Role(role)))],
         answer,
     })
 }
@@ -204,7 +204,7 @@ fn changed(directory: &Directory, names: &Names, role: Role) -> Edit<RoleView> {
         answer: view(directory, names, &role),
         response: Value::Null,
         resources: vec![Held::Role(&role).resource(names)],
-        changes: vec![Change::PutIdentity(Identity::Role(role))],
+        changes: vec![Change::PutIdentity(Box::new(Identity::Role(role)))],
     }
 }
 
