@@ -277,6 +277,7 @@ impl Opened {
                 let peer = Peer {
                     source_ip: self.call.source_ip,
                     user_agent: self.call.user_agent,
+                    secure_transport: self.call.secure_transport,
                     signed_by: match self.call.caller {
                         Caller::Anonymous { .. } => None,
                         caller => Some(caller),

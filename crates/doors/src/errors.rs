@@ -3,6 +3,8 @@
 //! side is logged with its causes and told to nobody.
 
 use sortie_control::{
+    AssumeRoleError,
+    GetSessionTokenError,
     CreateActivationError, CreateControlChannelError, CreateDataChannelError,
     DeleteActivationError, Denied, DeregisterManagedInstanceError, DescribeActivationsError,
     DescribeInstanceInformationError, DescribeInstancePropertiesError, DescribeSessionsError,
@@ -129,6 +131,7 @@ table! {
     Ssm GetConnectionStatusError {}
     Ssm CreateActivationError {
         InvalidParameters(_) => code("InvalidParameters"),
+        InvalidRole(_) => validation,
     }
     Ssm DescribeActivationsError {
         InvalidFilter { .. } => code("InvalidFilter"),
@@ -157,7 +160,7 @@ table! {
     }
     Ssm UpdateManagedInstanceRoleError {
         InvalidInstanceId { .. } => code("InvalidInstanceId"),
-        InvalidRole => validation,
+        InvalidRole(_) => validation,
     }
     Ssm TagsError {
         InvalidResourceId => code("InvalidResourceId"),
@@ -190,6 +193,15 @@ table! {
         Over => |_| sender("BadRequest", "Session is already terminated"),
     }
     Ssm QuietError {}
+    Sts AssumeRoleError {
+        InvalidInput(_) => code("ValidationError"),
+        MalformedPolicyDocument(_) => code("MalformedPolicyDocument"),
+        PackedPolicyTooLarge { .. } => code("PackedPolicyTooLarge"),
+        Throttled => code("Throttling"),
+    }
+    Sts GetSessionTokenError {
+        Throttled => code("Throttling"),
+    }
 }
 
 // Two errors have no policy behind them.

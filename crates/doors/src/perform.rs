@@ -45,7 +45,7 @@ pub(crate) async fn serve(house: Arc<House>, via: Listener, request: Request) ->
         return answer::text(StatusCode::INTERNAL_SERVER_ERROR, "", Uuid::new_v4());
     };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let received = Received::new(parts, connection, via);
+    let received = Received::new(parts, connection, via, &house.options.trusted_proxies);
     let request_id = received.request_id;
     let stop = house.stop.clone();
     let work = house
@@ -254,6 +254,8 @@ impl House {
             caller,
             source_ip: received.source_ip(),
             user_agent: received.user_agent(),
+            referer: received.referer(),
+            secure_transport: received.is_encrypted(),
             event_source: event_source(entry.service),
             event_name: entry.name,
             read_only: entry.read_only,

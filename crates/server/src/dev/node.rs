@@ -232,6 +232,8 @@ async fn activation_call(
         caller,
         source_ip: "127.0.0.1".to_owned(),
         user_agent: Some(concat!("sortie-server/", env!("CARGO_PKG_VERSION")).to_owned()),
+        referer: None,
+        secure_transport: true,
         event_source: "ssm.amazonaws.com",
         event_name: "CreateActivation",
         read_only: false,
