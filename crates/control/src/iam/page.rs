@@ -49,7 +49,7 @@ impl<'a> Pager<'a> {
         request: &PageRequest,
     ) -> Result<Self, IamError> {
         let after = token::cursor(sealer, operation, request.marker.as_deref())
-            .map_err(|_| IamError::InvalidInput("Invalid Marker.".to_owned()))?;
+            .map_err(|_| IamError::Validation("Invalid Marker.".to_owned()))?;
         let limit = request.max_items.map_or(USUAL, |asked| {
             usize::try_from(asked).unwrap_or_default().clamp(1, MOST)
         });
@@ -160,7 +160,7 @@ mod tests {
             };
             assert!(matches!(
                 Pager::new(&sealer, "ListUsers", &request),
-                Err(IamError::InvalidInput(_))
+                Err(IamError::Validation(_))
             ));
         }
     }
