@@ -2,7 +2,9 @@
 //! verifies the signature with what is found here. State is looked up on every call, so a key, user
 //! or node that is switched off is refused at once.
 
-use sortie_ports::{Change, Commit, Conflict, Node, NodeState, Role, StoreError};
+use sortie_ports::{
+    Change, Commit, Conflict, IdentityKind, IdentityUse, Node, NodeState, Role, StoreError,
+};
 use sortie_types::{AccessKeyId, NodeId, Secret, Timestamp, UniqueId};
 
 use crate::{
@@ -127,6 +129,23 @@ impl Control {
             caller,
             secret: credentials.secret,
         })
+    }
+
+    /// Notes for what a key was used, once its signature is verified.
+    pub fn key_used(&self, caller: &Caller, service: &str, now: Timestamp) {
+        let (kind, key) = match caller {
+            Caller::Role(role) => (IdentityKind::Role, role.role.unique_id.as_str()),
+            Caller::User(user) if user.session.is_none() => {
+                (IdentityKind::AccessKey, user.access_key_id.as_str())
+            }
+            Caller::Anonymous { .. } | Caller::Node(_) | Caller::User(_) => return,
+        };
+        let usage = IdentityUse {
+            at: now,
+            service: Some(service.to_owned()),
+            region: Some(self.inner.names.region.to_string()),
+        };
+        self.identity_used(kind, key, usage);
     }
 
     /// Finds the public keys of a node that signs with its own key.

@@ -195,8 +195,14 @@ impl Control {
         &self.inner.settings
     }
 
-    /// Writes heartbeats and idle marks in batches until told to stop, and once more then.
+    /// Writes heartbeats and idle marks in batches, and judges sessions anew when what allowed them
+    /// may have changed, until told to stop. Writes once more then.
     pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(self.write_batches(&stop), self.keep_judging(&stop));
+        self.flush().await;
+    }
+
+    async fn write_batches(&self, stop: &CancellationToken) {
         while stop
             .run_until_cancelled(tokio::time::sleep(self.inner.settings.flush_interval))
             .await
@@ -204,7 +210,6 @@ impl Control {
         {
             self.flush().await;
         }
-        self.flush().await;
     }
 
     /// Removes a bounded number of sessions and lines of the trail that are older than the retention.

@@ -5,13 +5,14 @@
 //! session policies), and by the policies, tags and keys of now. So passing time ends nothing, and
 //! neither does a client that moves to another network; a policy that is detached does.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sortie_ports::{Commit, Conflict, Session, Signal, StoreError};
 use sortie_types::{AccessKeyId, NodeId, UniqueId};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Control,
@@ -26,6 +27,9 @@ use crate::{
     session_life::LIVING,
     sessions::{start_ask, told_to_end},
 };
+
+/// How often all living sessions are judged, whether anybody said that something changed or not.
+const JUDGE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The circumstances of a session's start, as they are kept in its row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -300,18 +304,47 @@ impl Control {
         })
     }
 
-    /// Judges after each change that may matter, until the signals end. Hints can be lost, so all is
-    /// judged at the beginning and, by the caller, from time to time.
-    pub(crate) async fn judge_after(&self, signals: &mut Receiver<Signal>) {
-        let judged = match signals.recv().await {
-            Ok(Signal::Identities) | Err(RecvError::Lagged(_)) => self.judge_sessions().await,
-            Ok(Signal::Node(node)) => self.judge_sessions_on(Some(&node)).await,
-            Ok(Signal::Session(_)) => Ok(()),
+    /// Judges at the beginning, after each change that may matter, and from time to time, since hints
+    /// can be lost; until told to stop.
+    pub(crate) async fn keep_judging(&self, stop: &CancellationToken) {
+        if !self.inner.settings.end_disallowed_sessions {
+            return;
+        }
+        let mut signals = self.inner.signals.subscribe();
+        let mut next = Next::All;
+        loop {
+            let judged = match next {
+                Next::All => self.judge_sessions().await,
+                Next::Node(node) => self.judge_sessions_on(Some(&node)).await,
+            };
+            if let Err(error) = judged {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "sessions are not judged");
+            }
+            let waiting = tokio::time::timeout(JUDGE_INTERVAL, change(&mut signals));
+            match stop.run_until_cancelled(waiting).await {
+                Some(Ok(changed)) => next = changed,
+                Some(Err(_)) => next = Next::All,
+                None => return,
+            }
+        }
+    }
+}
+
+/// Which sessions are to be judged.
+enum Next {
+    All,
+    Node(NodeId),
+}
+
+/// The next change that may matter to sessions.
+async fn change(signals: &mut Receiver<Signal>) -> Next {
+    loop {
+        match signals.recv().await {
+            Ok(Signal::Identities) | Err(RecvError::Lagged(_)) => return Next::All,
+            Ok(Signal::Node(node)) => return Next::Node(node),
+            Ok(Signal::Session(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
-        };
-        if let Err(error) = judged {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "sessions are not judged");
         }
     }
 }
