@@ -748,3 +748,6 @@ impl Control {
         recorded.map_err(InternalError::into_iam)
     }
 }
+
+#[cfg(test)]
+mod tests;
