@@ -319,11 +319,6 @@ impl Directory {
         self.policies.named(name)
     }
 
-    /// A customer managed policy by unique id.
-    pub(crate) fn policy_by_id(&self, id: &UniqueId) -> Option<&ManagedPolicy> {
-        self.policies.identified(id)
-    }
-
     /// All customer managed policies, in order of lower-case names.
     pub(crate) fn policies(&self) -> impl Iterator<Item = &ManagedPolicy> {
         self.policies.rows.iter()
@@ -504,7 +499,7 @@ impl Directory {
             for arn in &user.grants.attached {
                 of(arn, &mut |uses| uses.users.push(place));
             }
-            for arn in &user.permissions_boundary {
+            if let Some(arn) = &user.permissions_boundary {
                 of(arn, &mut |uses| uses.bounded_users.push(place));
             }
         }
@@ -517,7 +512,7 @@ impl Directory {
             for arn in &role.grants.attached {
                 of(arn, &mut |uses| uses.roles.push(place));
             }
-            for arn in &role.permissions_boundary {
+            if let Some(arn) = &role.permissions_boundary {
                 of(arn, &mut |uses| uses.bounded_roles.push(place));
             }
         }

@@ -244,7 +244,6 @@ fn managed_policies_are_found_by_arn_with_those_who_use_them() {
     ]);
     assert_eq!(directory.customer_policy(&shared_arn), Some(&shared));
     assert_eq!(directory.policy("shared"), Some(&shared));
-    assert_eq!(directory.policy_by_id(&shared.unique_id), Some(&shared));
     assert_eq!(directory.policies().count(), 1);
     let other_path = arn("policy/Shared");
     assert_eq!(directory.customer_policy(&other_path), None);

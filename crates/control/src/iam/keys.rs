@@ -281,7 +281,7 @@ impl Control {
         id: &str,
     ) -> Result<Recorded<AccessKeyUse>, IamError> {
         let names = &self.inner.names;
-        let used = self.inner.state.identity_use(IdentityKind::AccessKey, id);
+        let used = self.identity_use(IdentityKind::AccessKey, id);
         let used = used.await?;
         self.read_identities(
             call,

@@ -298,7 +298,7 @@ impl Control {
             return Ok(None);
         };
         let id = role.unique_id.as_str();
-        Ok(self.inner.state.identity_use(IdentityKind::Role, id).await?)
+        Ok(self.identity_use(IdentityKind::Role, id).await?)
     }
 
     /// `ListRoles`.

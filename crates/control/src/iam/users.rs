@@ -409,7 +409,7 @@ impl Control {
         for view in views {
             if view.user.login_profile.is_some() {
                 let id = view.user.unique_id.as_str();
-                let used = self.inner.state.identity_use(IdentityKind::User, id);
+                let used = self.identity_use(IdentityKind::User, id);
                 view.password_last_used = used.await?.map(|used| used.at);
             }
         }
