@@ -51,7 +51,6 @@ shape! {
         optional resources: Vec<String> = "Resources" SENTENCE_LIST;
         required sentences: Vec<String> = "Sentences" SENTENCE_LIST;
         optional message: String = "Message" STRING;
-        optional context: Vec<ContextEntry> = "Context" CONTEXT_ENTRY_LIST;
     }
 }
 
