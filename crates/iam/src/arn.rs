@@ -5,6 +5,7 @@ use crate::{
     context::Facts,
     pattern::{Pattern, Symbol},
     template::{Fit, Glob, Reading, Token, fits_symbols, has_variables, tokens, variable_keys},
+    word::{Word, WordRef},
 };
 
 /// A text cut at its first five colons, when it is an ARN.
@@ -41,12 +42,15 @@ impl<'a> ArnParts<'a> {
 pub(crate) struct Named<'a> {
     /// `None` for `*` and for what is no ARN.
     pub(crate) parts: Option<ArnParts<'a>>,
+    words: [WordRef<'a>; 4],
 }
 
 impl<'a> Named<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
+        let parts = ArnParts::parse(text);
         Self {
-            parts: ArnParts::parse(text),
+            words: parts.map_or_else(Default::default, |parts| parts.middle.map(WordRef::new)),
+            parts,
         }
     }
 }
@@ -73,7 +77,7 @@ pub(crate) struct Parts {
 #[derive(Clone, Debug)]
 enum Part {
     Any,
-    Exact(Box<str>),
+    Exact(Word),
     Pattern(Pattern),
 }
 
@@ -85,15 +89,15 @@ impl Part {
         } else if text.contains(['*', '?']) {
             Self::Pattern(pattern)
         } else {
-            Self::Exact(text.into())
+            Self::Exact(Word::new(text))
         }
     }
 
-    fn fits(&self, text: &str) -> bool {
+    fn fits(&self, word: WordRef<'_>) -> bool {
         match self {
             Self::Any => true,
-            Self::Exact(exact) => **exact == *text,
-            Self::Pattern(pattern) => pattern.matches(text),
+            Self::Exact(exact) => exact.is(word),
+            Self::Pattern(pattern) => pattern.matches(word.text),
         }
     }
 }
@@ -172,6 +176,19 @@ impl ArnPattern {
         }
     }
 
+    /// Whether it fits; a variable without value fits nothing.
+    pub(crate) fn matches(&self, named: &Named<'_>, facts: &Facts<'_>) -> bool {
+        match (self, &named.parts) {
+            (Self::Everything, _) => true,
+            (Self::Nothing, _) | (_, None) => false,
+            (Self::Parts(pattern), Some(parts)) => {
+                pattern.fits_middle(named) && pattern.rest.matches(parts.rest, facts)
+            }
+            (Self::Variable(_), _) => self.fits(named, facts) == Fit::Yes,
+        }
+    }
+
+    /// Like [`Self::matches`], telling a variable without value apart.
     pub(crate) fn fits(&self, named: &Named<'_>, facts: &Facts<'_>) -> Fit {
         match self {
             Self::Everything => Fit::Yes,
@@ -180,8 +197,7 @@ impl ArnPattern {
                 let Some(parts) = &named.parts else {
                     return pattern.unresolved(facts);
                 };
-                let mut middle = pattern.middle.iter().zip(parts.middle);
-                if middle.all(|(pattern, part)| pattern.fits(part)) {
+                if pattern.fits_middle(named) {
                     pattern.rest.fits(parts.rest, facts)
                 } else {
                     pattern.unresolved(facts)
@@ -201,6 +217,11 @@ impl ArnPattern {
 }
 
 impl Parts {
+    fn fits_middle(&self, named: &Named<'_>) -> bool {
+        let mut middle = self.middle.iter().zip(named.words);
+        middle.all(|(pattern, word)| pattern.fits(word))
+    }
+
     /// What a pattern that fails says: an unresolved variable in it still counts as such.
     fn unresolved(&self, facts: &Facts<'_>) -> Fit {
         match &self.rest {

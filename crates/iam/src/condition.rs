@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use crate::{
     arn::{ArnPattern, Named},
-    context::{Entry, Facts, Found, Key},
+    context::{Entry, Facts, Found, Key, Parsed},
     policy::Effect,
-    template::{Fit, Glob, Text},
+    template::{Glob, Text},
     value::{Decimal, Instant, Network, parse_base64, parse_bool},
 };
 
@@ -184,7 +184,7 @@ impl Condition {
         match (self.rule.set, &*entry.values) {
             (Some(Set::All), _) => values.all(|value| self.holds_value(value, effect, facts)),
             (Some(Set::Any), _) => values.any(|value| self.holds_value(value, effect, facts)),
-            (None, [value]) => self.holds_value(value, effect, facts),
+            (None, [value]) => self.holds_said(self.test.say(value, Some(&entry.parsed), facts), effect),
             // A list without a set operator has no agreed meaning.
             (None, _) => {
                 effect == Effect::Deny && values.any(|value| self.holds_value(value, effect, facts))
@@ -193,7 +193,11 @@ impl Condition {
     }
 
     fn holds_value(&self, value: &str, effect: Effect, facts: &Facts<'_>) -> bool {
-        match (self.test.say(value, facts), self.rule.negated) {
+        self.holds_said(self.test.say(value, None, facts), effect)
+    }
+
+    fn holds_said(&self, said: Said, effect: Effect) -> bool {
+        match (said, self.rule.negated) {
             (Said::Matches, negated) => !negated,
             (Said::Differs, negated) => negated,
             (Said::WrongType, negated) => negated && effect == Effect::Deny,
@@ -260,7 +264,8 @@ impl Test {
         Ok((test, negated))
     }
 
-    fn say(&self, value: &str, facts: &Facts<'_>) -> Said {
+    /// `parsed` is where readings of the value are kept, if anywhere.
+    fn say(&self, value: &str, parsed: Option<&Parsed>, facts: &Facts<'_>) -> Said {
         match self {
             Self::Text {
                 values,
@@ -271,26 +276,39 @@ impl Test {
                 .into(),
             Self::Like(globs) => globs
                 .iter()
-                .any(|glob| glob.fits(value, facts) == Fit::Yes)
+                .any(|glob| glob.matches(value, facts))
                 .into(),
             Self::Arn(patterns) => {
                 let named = Named::new(value);
                 patterns
                     .iter()
-                    .any(|pattern| pattern.fits(&named, facts) == Fit::Yes)
+                    .any(|pattern| pattern.matches(&named, facts))
                     .into()
             }
             Self::Numeric(order, wanted) => compare(*order, Decimal::parse(value), wanted),
-            Self::Date(order, wanted) => compare(*order, Instant::parse(value), wanted),
+            Self::Date(order, wanted) => {
+                let read = || Instant::parse(value);
+                let instant = match parsed {
+                    Some(parsed) => *parsed.instant.get_or_init(read),
+                    None => read(),
+                };
+                compare(*order, instant, wanted)
+            }
             Self::Bool(wanted) => compare(Order::Equal, parse_bool(value), wanted),
             Self::Binary(wanted) => compare(Order::Equal, parse_base64(value), wanted),
-            Self::Ip(networks) => match value.parse::<IpAddr>() {
-                Ok(address) => networks
-                    .iter()
-                    .any(|network| network.contains(address))
-                    .into(),
-                Err(_) => Said::WrongType,
-            },
+            Self::Ip(networks) => {
+                let read = || value.parse::<IpAddr>().ok();
+                let address = match parsed {
+                    Some(parsed) => *parsed.address.get_or_init(read),
+                    None => read(),
+                };
+                address.map_or(Said::WrongType, |address| {
+                    networks
+                        .iter()
+                        .any(|network| network.contains(address))
+                        .into()
+                })
+            }
             // Asked for the key alone, before its values are looked at.
             Self::Null(_) => Said::Differs,
         }

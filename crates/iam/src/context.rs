@@ -1,7 +1,9 @@
 //! The condition keys of a request and what they hold. Which keys a request has is decided by its
 //! caller; here they are only kept and found.
 
-use crate::template::Variable;
+use std::{net::IpAddr, sync::OnceLock};
+
+use crate::{template::Variable, value::Instant, word};
 
 /// Condition keys with their values. Keys are found without regard to case; a key holds one value
 /// or a list of them, and the difference counts: only the former can be used as a variable.
@@ -16,6 +18,15 @@ pub(crate) struct Entry {
     key: Key,
     pub(crate) values: Vec<String>,
     pub(crate) many: bool,
+    pub(crate) parsed: Parsed,
+}
+
+/// What the first of a key's values is when read as a type that is costly to read: many conditions
+/// ask for the time or the address, so each is read once for a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parsed {
+    pub(crate) address: OnceLock<Option<IpAddr>>,
+    pub(crate) instant: OnceLock<Option<Instant>>,
 }
 
 impl Entry {
@@ -37,12 +48,8 @@ pub(crate) struct Key {
 impl Key {
     pub(crate) fn new(name: &str) -> Self {
         let lower = name.to_ascii_lowercase();
-        // FNV-1a. Keys are sorted and compared in full, so that nothing depends on its quality.
-        let hash = lower.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
         Self {
-            hash,
+            hash: word::hash(&lower),
             lower: lower.into(),
             name: name.into(),
         }
@@ -96,6 +103,7 @@ impl Context {
             key: Key::new(name),
             values,
             many,
+            parsed: Parsed::default(),
         };
         match self.entries.binary_search_by(|old| old.key.cmp(&entry.key)) {
             Ok(at) => {
@@ -128,12 +136,23 @@ impl Context {
     }
 
     fn entries(&self, key: &Key) -> &[Entry] {
-        let start = self.entries.partition_point(|entry| {
-            (entry.key.hash, &*entry.key.lower) < (key.hash, &*key.lower)
-        });
-        let rest = self.entries.get(start..).unwrap_or_default();
-        let count = rest.iter().take_while(|entry| entry.key.is(key)).count();
-        rest.get(..count).unwrap_or_default()
+        let start = self
+            .entries
+            .partition_point(|entry| entry.key.hash < key.hash);
+        let mut rest = self.entries.get(start..).unwrap_or_default();
+        // Other keys of the same hash, should there ever be any.
+        while let [first, others @ ..] = rest
+            && first.key.hash == key.hash
+            && first.key.lower != key.lower
+        {
+            rest = others;
+        }
+        match rest {
+            [first, ..] if first.key.hash == key.hash => {}
+            _ => return &[],
+        }
+        let more = rest.iter().skip(1).take_while(|entry| entry.key.is(key));
+        rest.get(..=more.count()).unwrap_or_default()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     explain::{Explanation, PolicyType, Reason, StatementRef, near_misses},
     policy::{Action, Effect, Hit, Question},
     principal::Grade,
+    word::WordRef,
 };
 
 /// A policy and where it comes from.
@@ -274,7 +275,10 @@ fn question<'a>(request: &Request<'a>, lower: &'a str) -> Question<'a> {
     let (service, name) = lower.split_once(':').unwrap_or((lower, ""));
     Question {
         principal: request.principal,
-        action: Action { service, name },
+        action: Action {
+            service: WordRef::new(service),
+            name: WordRef::new(name),
+        },
         resource: Named::new(request.resource.arn),
         facts: Facts::new(request.context, request.resource.context),
     }
@@ -432,7 +436,7 @@ impl Judge<'_> {
     fn resource_must_allow(&self) -> bool {
         self.assumes_role() || {
             let parts = self.question.resource.parts;
-            self.question.action.service == "kms"
+            self.question.action.service.text == "kms"
                 && parts.is_some_and(|p| p.service() == "kms" && p.rest.starts_with("key/"))
         }
     }
@@ -465,7 +469,7 @@ impl Judge<'_> {
 
 fn assumes_role(question: &Question<'_>) -> bool {
     let is_role = |parts: ArnParts<'_>| parts.service() == "iam" && parts.rest.starts_with("role/");
-    question.action.service == "sts" && question.resource.parts.is_some_and(is_role)
+    question.action.service.text == "sts" && question.resource.parts.is_some_and(is_role)
 }
 
 fn reference(kind: PolicyType, named: &NamedPolicy, hit: Hit) -> StatementRef {

@@ -48,6 +48,7 @@ mod policy;
 mod principal;
 mod template;
 mod value;
+mod word;
 
 pub use context::Context;
 pub use decide::{

@@ -10,9 +10,10 @@ use crate::{
     json::Json,
     pattern::Pattern,
     policy::{
-        ActionPattern, Actions, Effect, Policy, PolicyKind, Resources, Statement, Version,
+        ActionPattern, Actions, Effect, Places, Policy, PolicyKind, Resources, Statement, Version,
     },
     principal::{Named, Principals},
+    word::Word,
 };
 
 type Members = Vec<(String, Json)>;
@@ -93,18 +94,11 @@ fn document(members: Members, kind: PolicyKind) -> Result<Policy, PolicyError> {
 }
 
 fn assemble(kind: PolicyKind, version: Version, statements: Vec<Statement>) -> Policy {
-    let places = |effect| {
-        let places = statements.iter().enumerate();
-        places
-            .filter(|(_, statement)| statement.effect == effect)
-            .map(|(place, _)| place)
-            .collect()
-    };
     Policy {
         kind,
         version,
-        allows: places(Effect::Allow),
-        denies: places(Effect::Deny),
+        allows: Places::new(&statements, Effect::Allow),
+        denies: Places::new(&statements, Effect::Deny),
         statements,
     }
 }
@@ -318,10 +312,13 @@ fn parse_action(text: &str, place: Place) -> Result<ActionPattern, PolicyError> 
         let what = format!("`{written}` is no service");
         return Err(place.at(Problem::Vendor(written.to_owned()), what));
     }
-    Ok(ActionPattern::Of {
-        service: service.into(),
-        name: Pattern::parse(name),
-    })
+    let service = Word::new(service);
+    if name.contains(['*', '?']) {
+        let name = Pattern::parse(name);
+        return Ok(ActionPattern::Of { service, name });
+    }
+    let name = Word::new(name);
+    Ok(ActionPattern::Exact { service, name })
 }
 
 fn parse_resources(

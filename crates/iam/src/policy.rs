@@ -10,6 +10,7 @@ use crate::{
     pattern::Pattern,
     principal::{Grade, Principals},
     template::Fit,
+    word::{Word, WordRef},
 };
 
 /// What a policy is attached to, which decides the elements it may have.
@@ -51,9 +52,44 @@ pub struct Policy {
     pub(crate) kind: PolicyKind,
     pub(crate) version: Version,
     pub(crate) statements: Vec<Statement>,
-    /// Places of the statements of each effect, so that a decision reads each list once.
-    pub(crate) allows: Vec<usize>,
-    pub(crate) denies: Vec<usize>,
+    pub(crate) allows: Places,
+    pub(crate) denies: Places,
+}
+
+/// Where the statements of one effect are, by what they are about, so that a decision looks only at
+/// those that can be about its action.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    /// Statements that list whole actions only: the front of each action's name, sorted.
+    exact: Vec<(u128, usize)>,
+    /// All others.
+    others: Vec<usize>,
+}
+
+impl Places {
+    pub(crate) fn new(statements: &[Statement], effect: Effect) -> Self {
+        let mut places = Self::default();
+        let all = statements.iter().enumerate();
+        for (place, statement) in all.filter(|(_, statement)| statement.effect == effect) {
+            match statement.actions.exact_names() {
+                Some(names) => places.exact.extend(names.into_iter().map(|name| (name, place))),
+                None => places.others.push(place),
+            }
+        }
+        places.exact.sort_unstable();
+        places.exact.dedup();
+        places
+    }
+
+    fn about(&self, action: &Action<'_>) -> impl Iterator<Item = usize> {
+        let name = action.name.front;
+        let start = self.exact.partition_point(|(front, _)| *front < name);
+        let exact = self.exact.get(start..).unwrap_or_default();
+        let exact = exact.iter().take_while(move |(front, _)| *front == name);
+        exact
+            .map(|(_, place)| *place)
+            .chain(self.others.iter().copied())
+    }
 }
 
 /// A principal as a policy names it.
@@ -128,27 +164,21 @@ impl Policy {
             Effect::Allow => &self.allows,
             Effect::Deny => &self.denies,
         };
-        places.iter().find_map(|place| {
-            let grade = self.statements.get(*place)?.applies(question)?;
-            Some(Hit {
-                place: *place,
-                grade,
-            })
+        places.about(&question.action).find_map(|place| {
+            let grade = self.statements.get(place)?.applies(question)?;
+            Some(Hit { place, grade })
         })
     }
 
     /// The statement that allows the caller most directly.
     pub(crate) fn best_allow(&self, question: &Question<'_>) -> Option<Hit> {
         let mut best: Option<Hit> = None;
-        for place in &self.allows {
-            let grade = self.statements.get(*place).and_then(|s| s.applies(question));
+        for place in self.allows.about(&question.action) {
+            let grade = self.statements.get(place).and_then(|s| s.applies(question));
             if let Some(grade) = grade
                 && best.is_none_or(|best| grade > best.grade)
             {
-                best = Some(Hit {
-                    place: *place,
-                    grade,
-                });
+                best = Some(Hit { place, grade });
             }
         }
         best
@@ -174,8 +204,8 @@ pub(crate) struct Question<'a> {
 /// An action in lower case, cut at its colon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Action<'a> {
-    pub(crate) service: &'a str,
-    pub(crate) name: &'a str,
+    pub(crate) service: WordRef<'a>,
+    pub(crate) name: WordRef<'a>,
 }
 
 /// One statement.
@@ -201,7 +231,8 @@ pub(crate) struct Actions {
 #[derive(Clone, Debug)]
 pub(crate) enum ActionPattern {
     Everything,
-    Of { service: Box<str>, name: Pattern },
+    Exact { service: Word, name: Word },
+    Of { service: Word, name: Pattern },
 }
 
 /// `Resource` or `NotResource`.
@@ -241,11 +272,24 @@ impl Statement {
 }
 
 impl Actions {
+    /// The fronts of the names, when these are whole actions.
+    fn exact_names(&self) -> Option<Vec<u128>> {
+        if self.not {
+            return None;
+        }
+        let names = self.patterns.iter().map(|pattern| match pattern {
+            ActionPattern::Exact { name, .. } => Some(name.front),
+            ActionPattern::Everything | ActionPattern::Of { .. } => None,
+        });
+        names.collect()
+    }
+
     pub(crate) fn cover(&self, action: &Action<'_>) -> bool {
         let listed = self.patterns.iter().any(|pattern| match pattern {
             ActionPattern::Everything => true,
+            ActionPattern::Exact { service, name } => name.is(action.name) && service.is(action.service),
             ActionPattern::Of { service, name } => {
-                **service == *action.service && name.matches(action.name)
+                service.is(action.service) && name.matches(action.name.text)
             }
         });
         listed != self.not
@@ -256,7 +300,7 @@ impl Resources {
     fn cover(&self, effect: Effect, resource: &NamedResource<'_>, facts: &Facts<'_>) -> bool {
         let mut patterns = self.patterns.iter();
         if !self.not {
-            return patterns.any(|pattern| pattern.fits(resource, facts) == Fit::Yes);
+            return patterns.any(|pattern| pattern.matches(resource, facts));
         }
         // An exception whose variable has no value excepts nothing. For a Deny that is the safe side;
         // an Allow would then cover what nobody meant, so it does not apply.

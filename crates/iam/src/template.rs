@@ -225,6 +225,19 @@ impl Glob {
         }
     }
 
+    /// Whether it fits; a variable without value fits nothing.
+    pub(crate) fn matches(&self, text: &str, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Fixed(pattern) => pattern.matches(text),
+            // Most texts fail in the literal in front, before any variable is looked up.
+            Self::Variable(tokens) => match tokens.first() {
+                Some(Token::Literal(front)) if !text.starts_with(&**front) => false,
+                _ => self.fits(text, facts) == Fit::Yes,
+            },
+        }
+    }
+
+    /// Like [`Self::matches`], telling a variable without value apart.
     pub(crate) fn fits(&self, text: &str, facts: &Facts<'_>) -> Fit {
         match self {
             Self::Fixed(pattern) => pattern.matches(text).into(),
