@@ -203,6 +203,8 @@ pub(crate) enum Named {
     Role(String),
     Service(String),
     Session(String),
+    /// A role's unique id and a session's name, kept instead of the session's ARN.
+    SessionId(String),
     /// What AWS keeps instead of an ARN: of a user or of a role.
     UniqueId(String),
     User(String),
@@ -245,6 +247,13 @@ impl Named {
         if is_unique_id(text) {
             return Some(Self::UniqueId(text.to_owned()));
         }
+        if let Some((role_id, session)) = text.split_once(':')
+            && role_id.starts_with("AROA")
+            && is_unique_id(role_id)
+            && !session.is_empty()
+        {
+            return Some(Self::SessionId(text.to_owned()));
+        }
         let parts = ArnParts::parse(text)?;
         let [partition, _, region, account] = parts.middle;
         if partition.is_empty() || !region.is_empty() || !is_account(account) {
@@ -272,6 +281,7 @@ impl Named {
             | Self::FederatedUser(text)
             | Self::Role(text)
             | Self::Session(text)
+            | Self::SessionId(text)
             | Self::UniqueId(text)
             | Self::User(text) => ("AWS", text),
             Self::Canonical(text) => ("CanonicalUser", text),
@@ -305,6 +315,16 @@ impl Named {
             (Self::Session(session), Principal::AssumedRole { session_arn, .. }) => {
                 session == session_arn
             }
+            (
+                Self::SessionId(id),
+                Principal::AssumedRole {
+                    role_id,
+                    session_arn,
+                    ..
+                },
+            ) => id.split_once(':').is_some_and(|(role, session)| {
+                role == role_id && session_arn.rsplit('/').next() == Some(session)
+            }),
             (Self::FederatedUser(named), Principal::FederatedUser { arn, .. }) => named == arn,
             (Self::Service(service), Principal::Service { name }) => service == name,
             (Self::Federated(named), Principal::Federated { provider }) => named == provider,
@@ -412,6 +432,9 @@ mod tests {
             ("arn:aws:iam::111122223333:role/Dev", carol(), None),
             (SESSION, carol(), Some(Grade::Direct)),
             ("arn:aws:sts::111122223333:assumed-role/Dev/dave", carol(), None),
+            ("AROADEV:carol", carol(), Some(Grade::Direct)),
+            ("AROADEV:dave", carol(), None),
+            ("AROAOPS:carol", carol(), None),
             (FEDERATED, eve(), Some(Grade::Direct)),
         ];
         for (text, principal, expected) in cases {
@@ -453,6 +476,8 @@ mod tests {
             "arn:aws:sts::111122223333:assumed-role/Dev",
             "arn:aws:iam::1111:root",
             "1111",
+            "AIDAALICE:carol",
+            "AROADEV:",
         ] {
             assert_eq!(Named::parse("AWS", text), None, "{text}");
         }

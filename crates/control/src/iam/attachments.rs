@@ -225,3 +225,105 @@ impl Control {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sortie_ports::Identity;
+
+    use super::*;
+    use crate::iam::testing::{READ_ONLY, Rows, group, names, policy, role, text, user};
+
+    fn rows() -> Rows {
+        let policies =
+            (0..12).map(|number| Identity::Policy(policy(&format!("P{number}"), number)));
+        let holders = [
+            Identity::User(user("alice", 1)),
+            Identity::Group(group("Ops", 2)),
+            Identity::Role(role("Dev", 3)),
+        ];
+        Rows::of(policies.chain(holders))
+    }
+
+    fn arn(number: usize) -> Arn {
+        format!("arn:aws:iam::111122223333:policy/P{number}")
+            .parse()
+            .unwrap()
+    }
+
+    fn holders() -> [(Holder, &'static str); 3] {
+        [
+            (Holder::User("Alice".to_owned()), "PoliciesPerUser"),
+            (Holder::Group("ops".to_owned()), "PoliciesPerGroup"),
+            (Holder::Role("dev".to_owned()), "PoliciesPerRole"),
+        ]
+    }
+
+    #[test]
+    fn every_holder_takes_ten_and_gives_them_back() {
+        let mut rows = rows();
+        for (holder, quota) in holders() {
+            for number in 0..10 {
+                rows.edit(|directory| attach(directory, &names(), &holder, &arn(number)))
+                    .unwrap();
+            }
+            // What is attached already takes no place.
+            rows.edit(|directory| attach(directory, &names(), &holder, &arn(3)))
+                .unwrap();
+            let outcome = rows.edit(|directory| attach(directory, &names(), &holder, &arn(10)));
+            assert_eq!(
+                text(outcome),
+                format!("Cannot exceed quota for {quota}: 10")
+            );
+            assert_eq!(listed(&rows.directory(), &holder, None).unwrap().len(), 10);
+            rows.edit(|directory| detach(directory, &names(), &holder, &arn(3)))
+                .unwrap();
+            let outcome = rows.edit(|directory| detach(directory, &names(), &holder, &arn(3)));
+            assert_eq!(
+                text(outcome),
+                "Policy arn:aws:iam::111122223333:policy/P3 was not found."
+            );
+        }
+    }
+
+    #[test]
+    fn attaching_again_changes_nothing() {
+        let mut rows = rows();
+        let (holder, _) = holders().into_iter().next().unwrap();
+        let policy: Arn = READ_ONLY.parse().unwrap();
+        rows.edit(|directory| attach(directory, &names(), &holder, &policy))
+            .unwrap();
+        let again = attach(&rows.directory(), &names(), &holder, &policy).unwrap();
+        assert!(again.changes.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_attached() {
+        let directory = rows().directory();
+        let missing: Arn = "arn:aws:iam::111122223333:policy/None".parse().unwrap();
+        for (holder, _) in holders() {
+            assert_eq!(
+                text(attach(&directory, &names(), &holder, &missing)),
+                "Policy arn:aws:iam::111122223333:policy/None does not exist or is not attachable."
+            );
+        }
+        let nobody = Holder::User("bob".to_owned());
+        assert_eq!(
+            text(attach(&directory, &names(), &nobody, &arn(1))),
+            "The user with name bob cannot be found."
+        );
+    }
+
+    #[test]
+    fn the_path_of_a_policy_is_read_from_its_arn() {
+        for (text, expected) in [
+            ("arn:aws:iam::aws:policy/ReadOnlyAccess", "/"),
+            (
+                "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess",
+                "/job-function/",
+            ),
+            ("arn:aws:iam::111122223333:policy/a/b/c", "/a/b/"),
+        ] {
+            assert_eq!(path(&text.parse().unwrap()), expected);
+        }
+    }
+}

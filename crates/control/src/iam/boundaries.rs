@@ -121,3 +121,40 @@ impl Control {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sortie_ports::Identity;
+
+    use super::*;
+    use crate::iam::testing::{READ_ONLY, Rows, names, role, text, user};
+
+    #[test]
+    fn a_boundary_is_put_replaced_and_deleted() {
+        let mut rows = Rows::of([
+            Identity::User(user("alice", 1)),
+            Identity::Role(role("Dev", 2)),
+        ]);
+        for holder in [Holder::User("alice".into()), Holder::Role("Dev".into())] {
+            for policy in [READ_ONLY, "arn:aws:iam::aws:policy/AdministratorAccess"] {
+                let policy: Arn = policy.parse().unwrap();
+                rows.edit(|directory| put(directory, &names(), &holder, &policy))
+                    .unwrap();
+                let directory = rows.directory();
+                let held = holder.find(&directory).unwrap();
+                assert_eq!(held.boundary(), Some(&policy));
+            }
+            rows.edit(|directory| delete(directory, &names(), &holder))
+                .unwrap();
+            let outcome = rows.edit(|directory| delete(directory, &names(), &holder));
+            assert!(matches!(outcome, Err(IamError::NoSuchEntity(_))));
+            let missing: Arn = "arn:aws:iam::111122223333:policy/None".parse().unwrap();
+            let outcome = rows.edit(|directory| put(directory, &names(), &holder, &missing));
+            assert_eq!(
+                text(outcome),
+                "Scope ARN: arn:aws:iam::111122223333:policy/None does not exist or is not \
+                 attachable."
+            );
+        }
+    }
+}

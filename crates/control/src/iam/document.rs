@@ -43,7 +43,11 @@ pub(crate) fn one_or_more(raw: &RawValue) -> Vec<&RawValue> {
 /// Where a value that was read out of a text stands in it.
 pub(crate) fn place(text: &str, raw: &RawValue) -> Option<Range<usize>> {
     // The value is a piece of the text, so its place is the distance between the two.
-    let start = raw.get().as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+    let start = raw
+        .get()
+        .as_ptr()
+        .addr()
+        .checked_sub(text.as_ptr().addr())?;
     let span = start..start.checked_add(raw.get().len())?;
     text.get(span.clone()).map(|_| span)
 }

@@ -198,7 +198,8 @@ pub(crate) fn new_tags(given: &[(String, String)]) -> Result<Vec<Tag>, IamError>
             let why = "Duplicate tag keys found. Please note that Tag keys are case insensitive.";
             return Err(IamError::InvalidInput(why.to_owned()));
         }
-        let tag = Tag::new(key, value).map_err(|error| IamError::InvalidInput(error.to_string()))?;
+        let tag =
+            Tag::new(key, value).map_err(|error| IamError::InvalidInput(error.to_string()))?;
         tags.push(tag);
     }
     tags.sort();
@@ -214,7 +215,11 @@ pub(crate) fn tagged(present: &[Tag], given: &[(String, String)]) -> Result<Vec<
             .iter()
             .any(|new| new.key.to_lowercase() == tag.key.to_lowercase())
     };
-    let mut tags: Vec<Tag> = present.iter().filter(|tag| !is_given(tag)).cloned().collect();
+    let mut tags: Vec<Tag> = present
+        .iter()
+        .filter(|tag| !is_given(tag))
+        .cloned()
+        .collect();
     tags.extend(given.iter().cloned());
     tags.sort();
     within_limit(tags)

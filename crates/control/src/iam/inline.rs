@@ -98,7 +98,9 @@ fn changed(names: &Names, held: Held<'_>, grants: Grants) -> Edit<()> {
 
 fn no_such_policy(holder: &Holder, name: &str) -> IamError {
     let kind = holder.kind();
-    IamError::NoSuchEntity(format!("The {kind} policy with name {name} cannot be found."))
+    IamError::NoSuchEntity(format!(
+        "The {kind} policy with name {name} cannot be found."
+    ))
 }
 
 impl Control {
@@ -206,5 +208,76 @@ impl Control {
             |directory, _| delete(directory, names, holder, name),
         )
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sortie_ports::Identity;
+
+    use super::*;
+    use crate::iam::testing::{Rows, allow, group, names, role, text, user};
+
+    fn rows() -> Rows {
+        Rows::of([
+            Identity::User(user("alice", 1)),
+            Identity::Group(group("Ops", 2)),
+            Identity::Role(role("Dev", 3)),
+        ])
+    }
+
+    #[test]
+    fn all_policies_of_a_holder_count_together() {
+        for (holder, limit) in [
+            (Holder::User("alice".to_owned()), 2_048),
+            (Holder::Group("Ops".to_owned()), 5_120),
+            (Holder::Role("Dev".to_owned()), 10_240),
+        ] {
+            let mut rows = rows();
+            let half = allow(&format!("ssm:{}", "x".repeat(limit / 2 - 150)));
+            let mut put = |name: &str| {
+                rows.edit(|directory| super::put(directory, &names(), &holder, name, &half))
+            };
+            put("one").unwrap();
+            put("two").unwrap();
+            // In place of the one there was, it takes no further room.
+            put("two").unwrap();
+            let (kind, name) = (holder.kind(), holder.name());
+            let outcome = put("three");
+            assert_eq!(
+                text(outcome),
+                format!("Maximum policy size of {limit} bytes exceeded for {kind} {name}")
+            );
+        }
+    }
+
+    #[test]
+    fn a_policy_is_read_back_as_it_was_given_and_then_gone() {
+        let mut rows = rows();
+        let holder = Holder::Role("dev".to_owned());
+        let document = allow("ssm:StartSession").replace(',', ",\n  ");
+        rows.edit(|directory| put(directory, &names(), &holder, "p", &document))
+            .unwrap();
+        let view = get(&rows.directory(), &holder, "p").unwrap();
+        assert_eq!((view.holder, view.document), ("Dev".to_owned(), document));
+        rows.edit(|directory| delete(directory, &names(), &holder, "p"))
+            .unwrap();
+        let outcome = rows.edit(|directory| delete(directory, &names(), &holder, "p"));
+        assert_eq!(
+            text(outcome),
+            "The role policy with name p cannot be found."
+        );
+    }
+
+    #[test]
+    fn what_is_no_policy_is_refused() {
+        let holder = Holder::User("alice".to_owned());
+        for document in ["", "{}", "nothing", r#"{"Statement":[]}"#] {
+            let outcome = put(&rows().directory(), &names(), &holder, "p", document);
+            assert!(
+                matches!(outcome, Err(IamError::MalformedPolicyDocument(_))),
+                "{document}"
+            );
+        }
     }
 }

@@ -22,7 +22,9 @@ pub(crate) mod policies;
 mod qr_png;
 pub(crate) mod roles;
 pub(crate) mod simulate;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod trust;
 pub(crate) mod users;
 
-pub(crate) use error::IamError;
+

@@ -80,7 +80,10 @@ fn attached(arns: &[Arn]) -> Vec<AttachedPolicyView> {
 }
 
 fn user_detail(directory: &Directory, names: &Names, user: &User) -> UserDetail {
-    let groups = user.groups.iter().filter_map(|id| directory.group_by_id(id));
+    let groups = user
+        .groups
+        .iter()
+        .filter_map(|id| directory.group_by_id(id));
     UserDetail {
         arn: user_arn(names, user),
         groups: groups.map(|group| group.name.clone()).collect(),
@@ -161,7 +164,10 @@ fn aws_details(directory: &Directory, wanted: bool) -> Vec<(String, Detail)> {
 
 /// Numbers and quotas under AWS's names.
 fn summary(directory: &Directory) -> BTreeMap<&'static str, usize> {
-    let versions: usize = directory.policies().map(|policy| policy.versions.len()).sum();
+    let versions: usize = directory
+        .policies()
+        .map(|policy| policy.versions.len())
+        .sum();
     let devices = directory.mfa_devices();
     let (all_devices, in_use) = devices.fold((0, 0), |(all, in_use), device| {
         (all + 1, in_use + usize::from(device.user.is_some()))
@@ -178,7 +184,10 @@ fn summary(directory: &Directory) -> BTreeMap<&'static str, usize> {
         ("PoliciesQuota", policies::POLICIES),
         ("PolicySizeQuota", Quota::Managed.limit()),
         ("PolicyVersionsInUse", versions),
-        ("PolicyVersionsInUseQuota", policies::POLICIES * policies::VERSIONS),
+        (
+            "PolicyVersionsInUseQuota",
+            policies::POLICIES * policies::VERSIONS,
+        ),
         ("VersionsPerPolicyQuota", policies::VERSIONS),
         ("AttachedPoliciesPerUserQuota", attachments::ATTACHED),
         ("AttachedPoliciesPerGroupQuota", attachments::ATTACHED),

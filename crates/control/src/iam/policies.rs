@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 use sortie_evidence::Resource;
 use sortie_iam::{PolicyKind, Quota, document_size};
-use sortie_ports::{
-    Change, Identity, IdentityKind, ManagedPolicy, PolicyVersion,
-};
+use sortie_ports::{Change, Identity, IdentityKind, ManagedPolicy, PolicyVersion};
 use sortie_types::{Arn, Tag, Timestamp, UniqueId, UniqueIdKind};
 
 use super::{
@@ -251,7 +249,8 @@ fn create(
     check_document(&input.document)?;
     if directory.policy(&input.name).is_some() {
         let name = &input.name;
-        let why = format!("A policy called {name} already exists. Duplicate names are not allowed.");
+        let why =
+            format!("A policy called {name} already exists. Duplicate names are not allowed.");
         return Err(IamError::EntityAlreadyExists(why));
     }
     if directory.policies().count() >= POLICIES {
@@ -417,7 +416,12 @@ fn delete_version(
 
 fn existing_version(policy: &ManagedPolicy, arn: &Arn, id: &str) -> Result<u32, IamError> {
     version_number(id)
-        .filter(|number| policy.versions.iter().any(|version| version.number == *number))
+        .filter(|number| {
+            policy
+                .versions
+                .iter()
+                .any(|version| version.number == *number)
+        })
         .ok_or_else(|| no_such_version(arn, id))
 }
 
@@ -435,7 +439,11 @@ fn all_versions(directory: &Directory, arn: &Arn) -> Result<Vec<PolicyVersionVie
         .ok_or_else(|| policy_was_not_found(arn))
 }
 
-fn listed(directory: &Directory, names: &Names, input: &ListPoliciesInput) -> Vec<(String, PolicyView)> {
+fn listed(
+    directory: &Directory,
+    names: &Names,
+    input: &ListPoliciesInput,
+) -> Vec<(String, PolicyView)> {
     let own = directory
         .policies()
         .filter(|_| input.scope != PolicyScope::Aws)
@@ -837,5 +845,196 @@ impl Control {
             },
         )
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iam::testing::{self, NOW, READ_ONLY, Rows, allow, names, policy, text, user};
+
+    const ARN: &str = "arn:aws:iam::111122223333:policy/Start";
+
+    fn arn() -> Arn {
+        ARN.parse().unwrap()
+    }
+
+    fn refused() -> Denied {
+        Denied {
+            message: "not yours".to_owned(),
+        }
+    }
+
+    fn rows() -> Rows {
+        Rows::of([Identity::Policy(policy("Start", 1))])
+    }
+
+    fn add(
+        rows: &mut Rows,
+        document: &str,
+        set_as_default: bool,
+    ) -> Result<PolicyVersionView, IamError> {
+        let new = NewVersion {
+            document,
+            set_as_default,
+            now: NOW,
+        };
+        rows.edit(|directory| create_version(directory, &names(), &arn(), new, refused))
+    }
+
+    #[test]
+    fn names_are_taken_whatever_the_case_and_path() {
+        let input = CreatePolicyInput {
+            name: "START".to_owned(),
+            path: Some("/other/".to_owned()),
+            document: allow("ssm:*"),
+            ..CreatePolicyInput::default()
+        };
+        let id = testing::id(UniqueIdKind::ManagedPolicy, 2);
+        let outcome = rows().edit(|directory| create(directory, &names(), &input, &id, NOW));
+        assert_eq!(
+            text(outcome),
+            "A policy called START already exists. Duplicate names are not allowed."
+        );
+    }
+
+    #[test]
+    fn versions_are_numbered_once_and_the_default_one_stays() {
+        let mut rows = rows();
+        for number in 2..=5 {
+            let made = add(&mut rows, &allow("ssm:*"), number == 5).unwrap();
+            assert_eq!(
+                (made.id, made.is_default),
+                (version_id(number), number == 5)
+            );
+        }
+        let outcome = add(&mut rows, &allow("ssm:*"), true);
+        assert!(text(outcome).starts_with("A managed policy can have up to 5 versions."));
+        let delete = |rows: &mut Rows, version: &str| {
+            let version = (version, NOW);
+            rows.edit(|directory| delete_version(directory, &names(), &arn(), version, refused))
+        };
+        let outcome = delete(&mut rows, "v5");
+        assert_eq!(
+            text(outcome),
+            "Cannot delete the default version of a policy."
+        );
+        delete(&mut rows, "v1").unwrap();
+        let made = add(&mut rows, &allow("iam:*"), false).unwrap();
+        assert_eq!((made.id.as_str(), made.is_default), ("v6", false));
+        let outcome = delete(&mut rows, "v1");
+        assert_eq!(
+            text(outcome),
+            format!("Policy {ARN} version v1 does not exist or is not attachable.")
+        );
+        let default = ("v6", NOW);
+        rows.edit(|directory| set_default_version(directory, &names(), &arn(), default, refused))
+            .unwrap();
+        let directory = rows.directory();
+        assert_eq!(directory.managed_document(&arn()), Some(&*allow("iam:*")));
+        assert_eq!(all_versions(&directory, &arn()).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn a_policy_in_use_or_with_versions_stays() {
+        let mut alice = user("alice", 1);
+        alice.permissions_boundary = Some(arn());
+        let in_use = [Identity::Policy(policy("Start", 1)), Identity::User(alice)];
+        let mut bounding = Rows::of(in_use);
+        let outcome = bounding.edit(|directory| delete(directory, &arn(), refused));
+        assert_eq!(
+            text(outcome),
+            "Cannot delete a policy attached to entities."
+        );
+        let mut rows = rows();
+        add(&mut rows, &allow("ssm:*"), true).unwrap();
+        let outcome = rows.edit(|directory| delete(directory, &arn(), refused));
+        assert!(text(outcome).starts_with("This policy has more than one version."));
+        rows.edit(|directory| delete_version(directory, &names(), &arn(), ("v1", NOW), refused))
+            .unwrap();
+        rows.edit(|directory| delete(directory, &arn(), refused))
+            .unwrap();
+        let outcome = rows.edit(|directory| delete(directory, &arn(), refused));
+        assert_eq!(text(outcome), format!("Policy {ARN} was not found."));
+    }
+
+    #[test]
+    fn awss_policies_are_seen_and_not_touched() {
+        let directory = rows().directory();
+        let arn: Arn = READ_ONLY.parse().unwrap();
+        let view = get(&directory, &names(), &arn).unwrap();
+        assert_eq!(
+            view.unique_id,
+            get(&directory, &names(), &arn).unwrap().unique_id
+        );
+        assert_eq!(all_versions(&directory, &arn).unwrap().len(), 1);
+        assert!(matches!(
+            delete(&directory, &arn, refused),
+            Err(IamError::Denied(_))
+        ));
+    }
+
+    #[test]
+    fn documents_are_checked_for_meaning_and_size() {
+        assert!(matches!(
+            check_document(r#"{"Statement": []}"#),
+            Err(IamError::MalformedPolicyDocument(_))
+        ));
+        let long = allow(&format!("ssm:{}", "x".repeat(6_144)));
+        assert_eq!(
+            text(check_document(&long)),
+            "Cannot exceed quota for PolicySize: 6144"
+        );
+    }
+
+    #[test]
+    fn listings_are_narrowed_by_scope_path_and_use() {
+        let mut alice = user("alice", 1);
+        alice.grants.attached = vec![arn(), READ_ONLY.parse().unwrap()];
+        alice.permissions_boundary = Some(READ_ONLY.parse().unwrap());
+        let other = ManagedPolicy {
+            path: "/other/".to_owned(),
+            ..policy("Other", 2)
+        };
+        let directory = Rows::of([
+            Identity::Policy(policy("Start", 1)),
+            Identity::Policy(other),
+            Identity::User(alice),
+        ])
+        .directory();
+        let names_of = |input: &ListPoliciesInput| -> Vec<String> {
+            let listed = listed(&directory, &names(), input);
+            assert!(listed.is_sorted_by(|one, other| one.0 < other.0));
+            listed.into_iter().map(|(_, view)| view.name).collect()
+        };
+        let local = ListPoliciesInput {
+            scope: PolicyScope::Local,
+            ..ListPoliciesInput::default()
+        };
+        assert_eq!(names_of(&local), ["Other", "Start"]);
+        let under = ListPoliciesInput {
+            path_prefix: Some("/other/".to_owned()),
+            ..local
+        };
+        assert_eq!(names_of(&under), ["Other"]);
+        let attached = ListPoliciesInput {
+            only_attached: true,
+            ..ListPoliciesInput::default()
+        };
+        assert_eq!(names_of(&attached), ["ReadOnlyAccess", "Start"]);
+        let bounding = ListPoliciesInput {
+            usage: Some(PolicyUsage::Boundary),
+            ..ListPoliciesInput::default()
+        };
+        assert_eq!(names_of(&bounding), ["ReadOnlyAccess"]);
+        let aws = ListPoliciesInput {
+            scope: PolicyScope::Aws,
+            ..ListPoliciesInput::default()
+        };
+        assert!(!names_of(&aws).contains(&"Start".to_owned()));
+        assert_eq!(
+            names_of(&ListPoliciesInput::default()).len(),
+            names_of(&aws).len() + 2
+        );
     }
 }

@@ -7,9 +7,7 @@ use sortie_types::{Arn, Tag, Timestamp, UniqueId, UniqueIdKind};
 use super::{
     ask,
     boundaries::boundary,
-    entity::{
-        Held, new_tags, role, role_arn, sort_key, tagged, trail_tags, under, untagged,
-    },
+    entity::{Held, new_tags, role, role_arn, sort_key, tagged, trail_tags, under, untagged},
     error::IamError,
     page::{Page, PageRequest},
     trust,
@@ -96,9 +94,7 @@ fn create(
         return Err(IamError::LimitExceeded(why));
     }
     let bounded_by = input.permissions_boundary.as_deref();
-    let bounded_by = bounded_by
-        .map(|arn| boundary(directory, arn))
-        .transpose()?;
+    let bounded_by = bounded_by.map(|arn| boundary(directory, arn)).transpose()?;
     let role = Role {
         unique_id: unique_id.clone(),
         name: input.name.clone(),
@@ -127,7 +123,10 @@ fn update(
 ) -> Result<Edit<RoleView>, IamError> {
     let before = role(directory, &input.name)?;
     let role = Role {
-        description: input.description.clone().or_else(|| before.description.clone()),
+        description: input
+            .description
+            .clone()
+            .or_else(|| before.description.clone()),
         max_session_seconds: input
             .max_session_seconds
             .unwrap_or(before.max_session_seconds),
@@ -489,5 +488,146 @@ impl Control {
             |directory, _| role(directory, name).map(|_| ()),
         )
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iam::testing::{self, NOW, READ_ONLY, Rows, SERVICE_TRUST, names, text};
+
+    fn input(name: &str) -> CreateRoleInput {
+        CreateRoleInput {
+            name: name.to_owned(),
+            trust_policy: SERVICE_TRUST.to_owned(),
+            ..CreateRoleInput::default()
+        }
+    }
+
+    fn make(rows: &mut Rows, input: &CreateRoleInput, byte: u8) -> Result<RoleView, IamError> {
+        let id = testing::id(UniqueIdKind::Role, byte);
+        rows.edit(|directory| create(directory, &names(), input, &id, NOW))
+    }
+
+    #[test]
+    fn a_role_is_made_once_whatever_the_case() {
+        let mut rows = Rows::default();
+        let wanted = CreateRoleInput {
+            path: Some("/service-role/".to_owned()),
+            permissions_boundary: Some(READ_ONLY.to_owned()),
+            tags: vec![("b".into(), "2".into()), ("a".into(), "1".into())],
+            ..input("Nodes")
+        };
+        let made = make(&mut rows, &wanted, 1).unwrap();
+        assert_eq!(
+            made.arn.as_str(),
+            "arn:aws:iam::111122223333:role/service-role/Nodes"
+        );
+        assert_eq!(made.role.max_session_seconds, 3_600);
+        assert_eq!(made.role.tags.first().unwrap().key, "a");
+        let refused = make(&mut rows, &input("nodes"), 2);
+        assert_eq!(text(refused), "Role with name nodes already exists.");
+    }
+
+    #[test]
+    fn what_cannot_be_a_role_is_refused_in_awss_words() {
+        let mut rows = Rows::default();
+        let tags = |tags: &[(&str, &str)]| CreateRoleInput {
+            tags: tags
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..input("Nodes")
+        };
+        let bounded = |arn: &str| CreateRoleInput {
+            permissions_boundary: Some(arn.to_owned()),
+            ..input("Nodes")
+        };
+        let missing = "arn:aws:iam::111122223333:policy/Nothing";
+        for (input, said) in [
+            (
+                tags(&[("A", "1"), ("a", "2")]),
+                "Duplicate tag keys found. Please note that Tag keys are case insensitive.",
+            ),
+            (
+                bounded(missing),
+                "Scope ARN: arn:aws:iam::111122223333:policy/Nothing does not exist or is not \
+                 attachable.",
+            ),
+            (bounded("x"), "ARN x is not valid."),
+        ] {
+            assert_eq!(text(make(&mut rows, &input, 1)), said);
+        }
+        assert!(make(&mut rows, &tags(&[("aws:x", "1")]), 1).is_err());
+        assert!(rows.directory().roles().next().is_none());
+    }
+
+    #[test]
+    fn what_is_not_named_stays_as_it_is() {
+        let mut rows = Rows::default();
+        let wanted = CreateRoleInput {
+            description: Some("first".to_owned()),
+            max_session_seconds: Some(7_200),
+            ..input("Nodes")
+        };
+        make(&mut rows, &wanted, 1).unwrap();
+        let change = UpdateRoleInput {
+            name: "Nodes".to_owned(),
+            max_session_seconds: Some(4_000),
+            ..UpdateRoleInput::default()
+        };
+        let changed = rows
+            .edit(|directory| update(directory, &names(), &change))
+            .unwrap();
+        assert_eq!(changed.role.description.as_deref(), Some("first"));
+        assert_eq!(changed.role.max_session_seconds, 4_000);
+    }
+
+    #[test]
+    fn a_role_with_policies_stays() {
+        let mut role = testing::role("Nodes", 1);
+        role.grants.attached.push(READ_ONLY.parse().unwrap());
+        role.grants
+            .inline
+            .insert("p".to_owned(), testing::allow("ssm:*"));
+        let mut rows = Rows::of([Identity::Role(role.clone())]);
+        let gone = |rows: &mut Rows| {
+            rows.edit(|directory| delete(directory, &names(), "nodes"))
+                .map_err(|error| error.to_string())
+        };
+        let refused = gone(&mut rows).unwrap_err();
+        assert_eq!(
+            refused,
+            "Cannot delete entity, must detach all policies first."
+        );
+        role.grants.attached.clear();
+        let mut rows = Rows::of([Identity::Role(role.clone())]);
+        let refused = gone(&mut rows).unwrap_err();
+        assert_eq!(refused, "Cannot delete entity, must delete policies first.");
+        role.grants.inline.clear();
+        let mut rows = Rows::of([Identity::Role(role)]);
+        gone(&mut rows).unwrap();
+        let refused = gone(&mut rows).unwrap_err();
+        assert_eq!(refused, "The role with name nodes cannot be found.");
+    }
+
+    #[test]
+    fn a_tag_replaces_the_one_of_its_key_whatever_the_case() {
+        let mut rows = Rows::of([Identity::Role(testing::role("Nodes", 1))]);
+        for given in [("Env", "a"), ("env", "b"), ("Team", "c")] {
+            let given = [(given.0.to_owned(), given.1.to_owned())];
+            rows.edit(|directory| tag(directory, &names(), "Nodes", &given))
+                .unwrap();
+        }
+        let tags = rows.directory().role("Nodes").unwrap().tags.clone();
+        let found: Vec<_> = tags.iter().map(|tag| (&*tag.key, &*tag.value)).collect();
+        assert_eq!(found, [("Team", "c"), ("env", "b")]);
+        let keys = ["TEAM".to_owned(), "absent".to_owned()];
+        rows.edit(|directory| untag(directory, &names(), "Nodes", &keys))
+            .unwrap();
+        assert_eq!(rows.directory().role("Nodes").unwrap().tags.len(), 1);
+        let many: Vec<_> = (0..50).map(|n| (format!("k{n}"), String::new())).collect();
+        let refused = rows.edit(|directory| tag(directory, &names(), "Nodes", &many));
+        assert!(matches!(refused, Err(IamError::LimitExceeded(_))));
     }
 }

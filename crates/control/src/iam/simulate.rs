@@ -187,7 +187,11 @@ impl Parts {
         }
         self.add_attached(directory, held.grants())?;
         if let Held::User(user) = held {
-            for group in user.groups.iter().filter_map(|id| directory.group_by_id(id)) {
+            for group in user
+                .groups
+                .iter()
+                .filter_map(|id| directory.group_by_id(id))
+            {
                 self.add_held(directory, Held::Group(group))?;
             }
         }
@@ -306,7 +310,8 @@ impl Simulation {
         parts.identity.extend(given);
         if !input.boundaries.is_empty() {
             let list = "PermissionsBoundaryPolicyInputList";
-            parts.boundary = Some(parts.add_given(list, &input.boundaries, PolicyKind::Boundary)?);
+            parts.boundary =
+                Some(parts.add_given(list, &input.boundaries, PolicyKind::Boundary)?);
         }
         if let Some(text) = &input.resource_policy {
             let part = Part {
@@ -367,10 +372,12 @@ impl Simulation {
             ..Policies::default()
         });
         own.chain(of_resource)
-            .filter_map(|policies| match decide(&request, &policies).explanation.reason {
-                Reason::Allowed { statement } => self.parts.matched(&statement),
-                _ => None,
-            })
+            .filter_map(
+                |policies| match decide(&request, &policies).explanation.reason {
+                    Reason::Allowed { statement } => self.parts.matched(&statement),
+                    _ => None,
+                },
+            )
             .collect()
     }
 
@@ -388,7 +395,8 @@ impl Simulation {
 /// Whose ARN it is, by its form alone.
 fn holder_of(arn: &str) -> Result<Holder, IamError> {
     let refused = || {
-        let why = format!("Invalid Entity Arn: {arn} does not clearly define entity type and name.");
+        let why =
+            format!("Invalid Entity Arn: {arn} does not clearly define entity type and name.");
         IamError::InvalidInput(why)
     };
     let parsed: Arn = arn.parse().map_err(|_| refused())?;
@@ -403,11 +411,7 @@ fn holder_of(arn: &str) -> Result<Holder, IamError> {
 }
 
 /// The user, group or role of an ARN.
-fn source_of<'a>(
-    directory: &'a Directory,
-    names: &Names,
-    arn: &str,
-) -> Result<Held<'a>, IamError> {
+fn source_of<'a>(directory: &'a Directory, names: &Names, arn: &str) -> Result<Held<'a>, IamError> {
     let holder = holder_of(arn)?;
     let held = holder.find(directory)?;
     if held.arn(names).as_str() != arn {
@@ -438,7 +442,10 @@ fn asker(
         Some(Held::User(user)) => user_asker(names, user),
         Some(Held::Role(role)) => {
             let arn = Held::Role(role).arn(names);
-            let session = format!("arn:aws:sts::{account}:assumed-role/{}/simulated", role.name);
+            let session = format!(
+                "arn:aws:sts::{account}:assumed-role/{}/simulated",
+                role.name
+            );
             let userid = format!("{}:simulated", role.unique_id);
             let context = principal_context(names, &arn, "AssumedRole", &userid, &role.tags);
             let principal = Principal::assumed_role(arn.as_str(), session, role.unique_id.as_str());
@@ -488,7 +495,12 @@ fn owner(names: &Names, given: Option<&str>) -> Result<String, IamError> {
         return Ok(names.account.to_string());
     };
     let account = match given.parse::<Arn>() {
-        Ok(arn) => arn.as_str().split(':').nth(4).unwrap_or_default().to_owned(),
+        Ok(arn) => arn
+            .as_str()
+            .split(':')
+            .nth(4)
+            .unwrap_or_default()
+            .to_owned(),
         Err(_) => given.to_owned(),
     };
     if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -506,7 +518,9 @@ fn check_actions(actions: &[String]) -> Result<(), IamError> {
                 .is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
     };
     match actions.iter().find(|action| !is_action(action)) {
-        Some(action) => Err(IamError::InvalidInput(format!("Invalid action name: {action}"))),
+        Some(action) => Err(IamError::InvalidInput(format!(
+            "Invalid action name: {action}"
+        ))),
         None => Ok(()),
     }
 }
@@ -625,5 +639,224 @@ impl Control {
             },
         )
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sortie_ports::Identity;
+
+    use super::*;
+    use crate::iam::testing::{
+        ACCOUNT, NOW, READ_ONLY, Rows, allow, group, names, policy, role, text, user,
+    };
+
+    const ALICE: &str = "arn:aws:iam::111122223333:user/team/alice";
+
+    /// Alice has a policy of her own, one of her group, and a managed one.
+    fn directory() -> Directory {
+        let mut alice = user("alice", 1);
+        alice
+            .grants
+            .inline
+            .insert("own".to_owned(), allow("ssm:StartSession"));
+        alice.tags = vec![Tag::new("Team", "blue").unwrap()];
+        let mut ops = group("Ops", 2);
+        ops.grants.attached = vec![
+            format!("arn:aws:iam::{ACCOUNT}:policy/Start")
+                .parse()
+                .unwrap(),
+        ];
+        alice.groups = vec![ops.unique_id.clone()];
+        Rows::of([
+            Identity::User(alice),
+            Identity::Group(ops),
+            Identity::Policy(policy("Start", 3)),
+            Identity::Role(role("Dev", 4)),
+        ])
+        .directory()
+    }
+
+    fn run(input: &SimulateInput) -> Result<Vec<Simulated>, IamError> {
+        check_actions(&input.actions)?;
+        let simulation = Simulation::prepare(&directory(), &names(), input, NOW)?;
+        Ok(questions(input)
+            .map(|(_, (action, resource))| simulation.simulate(action, resource))
+            .collect())
+    }
+
+    fn of_alice(actions: &[&str]) -> SimulateInput {
+        SimulateInput {
+            principal: Some(ALICE.to_owned()),
+            actions: actions.iter().map(|action| (*action).to_owned()).collect(),
+            ..SimulateInput::default()
+        }
+    }
+
+    fn policies(simulated: &Simulated) -> Vec<(&str, PolicyOrigin)> {
+        let matched = simulated.matched.iter();
+        matched
+            .map(|matched| (matched.policy.as_str(), matched.origin))
+            .collect()
+    }
+
+    #[test]
+    fn every_policy_that_allows_is_named() {
+        let results = run(&of_alice(&["ssm:StartSession", "iam:CreateUser"])).unwrap();
+        let [start, create] = results.as_slice() else {
+            panic!("{results:?}");
+        };
+        assert_eq!(start.outcome, Outcome::Allowed);
+        assert_eq!(
+            policies(start),
+            [
+                ("user_alice_own", PolicyOrigin::User),
+                ("Start", PolicyOrigin::UserManaged)
+            ]
+        );
+        assert_eq!(create.outcome, Outcome::ImplicitlyDenied);
+        assert!(create.matched.is_empty());
+    }
+
+    #[test]
+    fn a_denial_is_the_only_statement_named() {
+        let input = SimulateInput {
+            policies: vec![allow("ssm:*"), allow("ssm:*").replace("Allow", "Deny")],
+            ..of_alice(&["ssm:StartSession"])
+        };
+        let results = run(&input).unwrap();
+        let result = results.first().unwrap();
+        assert_eq!(result.outcome, Outcome::ExplicitlyDenied);
+        assert_eq!(
+            policies(result),
+            [("PolicyInputList.2", PolicyOrigin::Given)]
+        );
+    }
+
+    #[test]
+    fn a_boundary_limits_and_says_so() {
+        let bounded = |boundary: &str| SimulateInput {
+            boundaries: vec![allow(boundary)],
+            ..of_alice(&["ssm:StartSession"])
+        };
+        for (boundary, outcome, allows) in [
+            ("ssm:*", Outcome::Allowed, true),
+            ("iam:*", Outcome::ImplicitlyDenied, false),
+        ] {
+            let results = run(&bounded(boundary)).unwrap();
+            let result = results.first().unwrap();
+            assert_eq!(
+                (result.outcome, result.boundary_allows),
+                (outcome, Some(allows))
+            );
+        }
+        let results = run(&of_alice(&["ssm:StartSession"])).unwrap();
+        assert_eq!(results.first().unwrap().boundary_allows, None);
+    }
+
+    #[test]
+    fn keys_of_the_principal_are_known_and_the_others_are_missing() {
+        let conditional = allow("ssm:SendCommand").replace(
+            "\"Resource\"",
+            "\"Condition\":{\"StringEquals\":{\"ssm:resourceTag/T\":\"${aws:PrincipalTag/Team}\"}},\
+             \"Resource\"",
+        );
+        let mut input = SimulateInput {
+            policies: vec![conditional],
+            ..of_alice(&["ssm:SendCommand"])
+        };
+        let results = run(&input).unwrap();
+        let result = results.first().unwrap();
+        assert_eq!(result.outcome, Outcome::ImplicitlyDenied);
+        assert_eq!(result.missing_keys, ["ssm:resourceTag/T"]);
+        input.context = vec![ContextEntry {
+            key: "SSM:ResourceTag/T".to_owned(),
+            values: vec!["blue".to_owned()],
+            is_list: false,
+        }];
+        let results = run(&input).unwrap();
+        assert_eq!(results.first().unwrap().outcome, Outcome::Allowed);
+    }
+
+    #[test]
+    fn a_resource_policy_allows_the_caller() {
+        let resource_policy = format!(
+            r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Allow","Principal":{{"AWS":"{ALICE}"}},
+                "Action":"s3:GetObject","Resource":"arn:aws:s3:::logs/*"}}}}"#
+        );
+        let input = SimulateInput {
+            resource_policy: Some(resource_policy),
+            resources: vec![
+                "arn:aws:s3:::logs/a".to_owned(),
+                "arn:aws:s3:::b/c".to_owned(),
+            ],
+            ..of_alice(&["s3:GetObject"])
+        };
+        let results = run(&input).unwrap();
+        let [logs, other] = results.as_slice() else {
+            panic!("{results:?}");
+        };
+        assert_eq!(policies(logs), [("ResourcePolicy", PolicyOrigin::Resource)]);
+        assert_eq!(other.outcome, Outcome::ImplicitlyDenied);
+        // Of a role nobody in particular asks, unless a caller is named.
+        let role = SimulateInput {
+            principal: Some(format!("arn:aws:iam::{ACCOUNT}:role/Dev")),
+            ..input
+        };
+        let outcome = |input: &SimulateInput| run(input).unwrap().first().unwrap().outcome;
+        assert_eq!(outcome(&role), Outcome::ImplicitlyDenied);
+        let called = SimulateInput {
+            caller: Some(ALICE.to_owned()),
+            ..role
+        };
+        assert_eq!(outcome(&called), Outcome::Allowed);
+    }
+
+    #[test]
+    fn statements_are_found_in_their_text() {
+        let text = "{\n \"Statement\": [\n  {\"a\": \"é}\"}, {\n}\n ]\n}";
+        let at = |line, column| TextPosition { line, column };
+        assert_eq!(span(text, 0), Some((at(3, 3), at(3, 14))));
+        assert_eq!(span(text, 1), Some((at(3, 16), at(4, 2))));
+        assert_eq!(span(text, 2), None);
+        let one = r#"{"Statement": {"a": 1}}"#;
+        assert_eq!(span(one, 0), Some((at(1, 15), at(1, 23))));
+    }
+
+    #[test]
+    fn what_cannot_be_simulated_is_refused() {
+        let with = |change: &dyn Fn(&mut SimulateInput)| {
+            let mut input = of_alice(&["ssm:StartSession"]);
+            change(&mut input);
+            text(run(&input))
+        };
+        let principal = |arn: &str| {
+            let arn = arn.to_owned();
+            with(&move |input| input.principal = Some(arn.clone()))
+        };
+        assert_eq!(
+            principal("arn:aws:iam::111122223333:user/team/bob"),
+            "The user with name bob cannot be found."
+        );
+        assert_eq!(
+            principal("arn:aws:iam::111122223333:user/alice"),
+            "The user with name alice cannot be found."
+        );
+        assert_eq!(
+            principal(READ_ONLY),
+            format!(
+                "Invalid Entity Arn: {READ_ONLY} does not clearly define entity type and name."
+            )
+        );
+        for action in ["StartSession", "ssm:*", "ssm:", ":StartSession"] {
+            let said = with(&|input| input.actions = vec![action.to_owned()]);
+            assert_eq!(said, format!("Invalid action name: {action}"));
+        }
+        let said = with(&|input| input.policies = vec!["{".to_owned()]);
+        assert!(said.starts_with("PolicyInputList.1 is not valid"), "{said}");
+        let said = with(&|input| input.caller = Some(format!("arn:aws:iam::{ACCOUNT}:role/Dev")));
+        assert!(said.starts_with("CallerArn"), "{said}");
+        let said = with(&|input| input.resource_owner = Some("me".to_owned()));
+        assert!(said.starts_with("ResourceOwner"), "{said}");
     }
 }

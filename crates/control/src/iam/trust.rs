@@ -22,11 +22,7 @@ use crate::{
 };
 
 /// Checks a trust policy and gives the text to store.
-pub(crate) fn stored(
-    directory: &Directory,
-    names: &Names,
-    text: &str,
-) -> Result<String, IamError> {
+pub(crate) fn stored(directory: &Directory, names: &Names, text: &str) -> Result<String, IamError> {
     check_policy(text, PolicyKind::Trust)?;
     Quota::Trust.check(document_size(text)).map_err(refusal)?;
     let mut replacements = Vec::new();
@@ -62,7 +58,9 @@ fn invalid_principal(principal: &Principal) -> IamError {
     // AWS writes the kind of all but its own principals in capitals.
     let kind = principal.kind.to_ascii_uppercase();
     let value = &principal.value;
-    IamError::MalformedPolicyDocument(format!("Invalid principal in policy: \"{kind}\":\"{value}\""))
+    IamError::MalformedPolicyDocument(format!(
+        "Invalid principal in policy: \"{kind}\":\"{value}\""
+    ))
 }
 
 /// The text to store for a principal; `None` when there is no such principal.
@@ -146,11 +144,7 @@ fn split_session(value: &str) -> (&str, Option<&str>) {
 }
 
 /// The ARN to show for a stored principal; `None` where it stays as it is.
-fn shown_principal(
-    directory: &Directory,
-    names: &Names,
-    principal: &Principal,
-) -> Option<String> {
+fn shown_principal(directory: &Directory, names: &Names, principal: &Principal) -> Option<String> {
     if principal.kind != "AWS" {
         return None;
     }
@@ -168,7 +162,10 @@ fn shown_identity(
     match session {
         Some(session) => directory.role_by_id(&id).map(|role| {
             let account = names.account.as_str();
-            format!("arn:aws:sts::{account}:assumed-role/{}/{session}", role.name)
+            format!(
+                "arn:aws:sts::{account}:assumed-role/{}/{session}",
+                role.name
+            )
         }),
         None => directory
             .user_by_id(&id)
@@ -225,4 +222,137 @@ fn replaced(text: &str, replacements: impl IntoIterator<Item = (Range<usize>, St
     }
     result.push_str(text.get(copied..).unwrap_or_default());
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use sortie_iam::Policy;
+    use sortie_ports::Identity;
+
+    use super::*;
+    use crate::iam::testing::{ACCOUNT, Rows, names, role, text, user};
+
+    fn rows() -> Rows {
+        Rows::of([
+            Identity::User(user("alice", 1)),
+            Identity::Role(role("Dev", 2)),
+        ])
+    }
+
+    fn document(principal: &str) -> String {
+        format!(
+            "{{\n  \"Version\": \"2012-10-17\",\n  \"Statement\": [{{\"Effect\": \"Allow\",\n    \
+             \"Principal\": {principal},  \"Action\": \"sts:AssumeRole\"}}]\n}}"
+        )
+    }
+
+    fn alice() -> String {
+        format!("arn:aws:iam::{ACCOUNT}:user/team/alice")
+    }
+
+    #[test]
+    fn principals_are_stored_by_id_and_shown_by_arn_and_nothing_else_changes() {
+        let (directory, names) = (rows().directory(), names());
+        let session = format!("arn:aws:sts::{ACCOUNT}:assumed-role/Dev/carol");
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/Dev");
+        let given = document(&format!(
+            r#"{{"AWS": ["{}", "{role}", "{session}", "{ACCOUNT}"], "Service": "ssm.amazonaws.com"}}"#,
+            alice()
+        ));
+        let stored = stored(&directory, &names, &given).unwrap();
+        let user_id = user("alice", 1).unique_id;
+        let role_id = crate::iam::testing::role("Dev", 2).unique_id;
+        for expected in [
+            format!("\"{user_id}\""),
+            format!("\"{role_id}\""),
+            format!("\"{role_id}:carol\""),
+            format!("\"{ACCOUNT}\""),
+        ] {
+            assert!(stored.contains(&expected), "{stored}");
+        }
+        assert!(Policy::parse(&stored, PolicyKind::Trust).is_ok());
+        assert_eq!(shown(&directory, &names, &stored), given);
+        // What was stored can be given again.
+        assert_eq!(super::stored(&directory, &names, &stored).unwrap(), stored);
+    }
+
+    #[test]
+    fn a_principal_that_is_gone_stays_as_its_id_and_nobody_takes_its_place() {
+        let names = names();
+        let given = document(&format!(r#"{{"AWS": "{}"}}"#, alice()));
+        let stored = stored(&rows().directory(), &names, &given).unwrap();
+        let later = Rows::of([Identity::User(user("alice", 9))]).directory();
+        assert_eq!(shown(&later, &names, &stored), stored);
+        let refused = text(super::stored(&later, &names, &stored));
+        let id = user("alice", 1).unique_id;
+        assert_eq!(
+            refused,
+            format!("Invalid principal in policy: \"AWS\":\"{id}\"")
+        );
+    }
+
+    #[test]
+    fn principals_that_nobody_is_are_refused() {
+        let (directory, names) = (rows().directory(), names());
+        for (principal, said) in [
+            (
+                format!(r#"{{"AWS": "arn:aws:iam::{ACCOUNT}:user/alice"}}"#),
+                "AWS",
+            ),
+            (
+                format!(r#"{{"AWS": "arn:aws:iam::{ACCOUNT}:user/team/Alice"}}"#),
+                "AWS",
+            ),
+            (
+                format!(r#"{{"AWS": "arn:aws:iam::{ACCOUNT}:role/Ops"}}"#),
+                "AWS",
+            ),
+            (
+                format!(r#"{{"AWS": "arn:aws:sts::{ACCOUNT}:assumed-role/Ops/x1"}}"#),
+                "AWS",
+            ),
+            (r#"{"AWS": "444455556666"}"#.to_owned(), "AWS"),
+            (
+                r#"{"AWS": "arn:aws:iam::444455556666:root"}"#.to_owned(),
+                "AWS",
+            ),
+            (r#"{"Service": "ssm.example.com"}"#.to_owned(), "SERVICE"),
+            (
+                format!(r#"{{"Federated": "arn:aws:iam::{ACCOUNT}:saml-provider/x"}}"#),
+                "FEDERATED",
+            ),
+        ] {
+            let refused = text(stored(&directory, &names, &document(&principal)));
+            let start = format!("Invalid principal in policy: \"{said}\":");
+            assert!(refused.starts_with(&start), "{principal}: {refused}");
+        }
+    }
+
+    #[test]
+    fn everybody_and_the_account_are_principals() {
+        let (directory, names) = (rows().directory(), names());
+        for principal in [
+            r#""*""#.to_owned(),
+            r#"{"AWS": "*"}"#.to_owned(),
+            format!(r#"{{"AWS": "arn:aws:iam::{ACCOUNT}:root"}}"#),
+        ] {
+            let given = document(&principal);
+            assert_eq!(stored(&directory, &names, &given).unwrap(), given);
+        }
+    }
+
+    #[test]
+    fn only_trust_policies_of_the_right_size_are_taken() {
+        let (directory, names) = (rows().directory(), names());
+        assert!(stored(&directory, &names, "{").is_err());
+        let long = "x".repeat(2_048);
+        let large = document(r#"{"Service": "ssm.amazonaws.com"}"#)
+            .replace("\"Effect\"", &format!("\"Sid\": \"{long}\", \"Effect\""));
+        assert_eq!(
+            text(stored(&directory, &names, &large)),
+            "Cannot exceed quota for ACLSizePerRole: 2048"
+        );
+        let spacious = document(r#"{"Service": "ssm.amazonaws.com"}"#) + &" ".repeat(3_000);
+        assert!(stored(&directory, &names, &spacious).is_ok());
+    }
 }
