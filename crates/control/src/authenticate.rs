@@ -134,11 +134,15 @@ impl Control {
     /// Notes for what a key was used, once its signature is verified.
     pub fn key_used(&self, caller: &Caller, service: &str, now: Timestamp) {
         let (kind, key) = match caller {
+            Caller::Node(node) => match &node.role {
+                Some(role) => (IdentityKind::Role, role.unique_id.as_str()),
+                None => return,
+            },
             Caller::Role(role) => (IdentityKind::Role, role.role.unique_id.as_str()),
             Caller::User(user) if user.session.is_none() => {
                 (IdentityKind::AccessKey, user.access_key_id.as_str())
             }
-            Caller::Anonymous { .. } | Caller::Node(_) | Caller::User(_) => return,
+            Caller::Anonymous { .. } | Caller::User(_) => return,
         };
         let usage = IdentityUse {
             at: now,

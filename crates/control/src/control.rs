@@ -250,7 +250,9 @@ impl Control {
             let touch = Change::Touch {
                 nodes: heard.clone().into_iter().collect(),
                 sessions: active.clone().into_iter().collect(),
-                identities: uses.map(|((kind, key), usage)| (kind, key, usage)).collect(),
+                identities: uses
+                    .map(|((kind, key), usage)| (kind, key, usage))
+                    .collect(),
             };
             let commit = Commit {
                 changes: vec![touch],

@@ -386,9 +386,8 @@ impl Directory {
             return Some(policy.document);
         }
         let policy = self.customer_policy(arn)?;
-        let default = |version: &&sortie_ports::PolicyVersion| {
-            version.number == policy.default_version
-        };
+        let default =
+            |version: &&sortie_ports::PolicyVersion| version.number == policy.default_version;
         let version = policy.versions.iter().find(default)?;
         Some(&version.document)
     }
@@ -397,7 +396,8 @@ impl Directory {
     pub(crate) fn policies_of_user(&self, user: &User) -> PrincipalPolicies {
         let read = || {
             let holder = format!("user {}", user.name);
-            let mut policies = self.read_policies(&user.grants, &holder, &user.permissions_boundary);
+            let mut policies =
+                self.read_policies(&user.grants, &holder, &user.permissions_boundary);
             for group in user.groups.iter().filter_map(|id| self.group_by_id(id)) {
                 let holder = format!("group {}", group.name);
                 let through = self.read_grants(&group.grants, &holder);

@@ -20,6 +20,7 @@ mod credentials;
 mod directory;
 mod documents;
 mod enrol;
+mod explain;
 mod failures;
 mod filters;
 mod iam;
@@ -33,6 +34,7 @@ mod seal;
 mod secrets;
 mod session_life;
 mod sessions;
+mod sign_in;
 mod sts;
 mod tags;
 mod token;
@@ -51,11 +53,12 @@ pub use call::{
     Call, Caller, InternalError, NodeCaller, Recorded, RoleCaller, TemporarySession, UserCaller,
 };
 pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
-pub use bootstrap::{CreateAdministratorError, NewAdministrator};
+pub use bootstrap::{CreateAdministratorError, NODE_ROLE, NewAdministrator};
 pub use control::{Control, OpenError, Settings};
 pub use enrol::{
     RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,
 };
+pub use explain::{ExplainError, ExplainInput, ExplainOutput, ExplainedPrincipal};
 pub use filters::{FilterOperator, NodeFilter, UnknownOperator};
 pub use iam::{
     attachments::AttachedPolicyView,
@@ -105,6 +108,9 @@ pub use sessions::{
     GetConnectionStatusInput, GetConnectionStatusOutput, ResumeSessionError, ResumeSessionInput,
     ResumeSessionOutput, SessionFilter, SessionList, StartSessionError, StartSessionInput,
     StartSessionOutput, TerminateSessionError, TerminateSessionInput, TerminateSessionOutput,
+};
+pub use sign_in::{
+    CallerKind, GetCallerError, GetCallerOutput, SignInError, SignInInput, SignInOutput, SignedInWith,
 };
 pub use sts::{
     AssumeRoleError, AssumeRoleInput, AssumeRoleOutput, GetSessionTokenError,

@@ -37,6 +37,7 @@ macro_rules! state_contract {
             activations_are_kept_and_deleted
             activations_are_paged_without_gaps_or_repeats
             activations_are_used_within_limit_and_time
+            an_administrator_is_remembered_for_good
             an_activation_is_never_used_more_often_than_its_limit
             an_mfa_code_is_used_once
             commits_stand_or_fall_alone
@@ -187,7 +188,13 @@ pub async fn identities_are_kept_and_removed(state: Arc<dyn State>) {
     assert_eq!(state.identity_revision().await.unwrap(), revision);
     assert_eq!(state.identities(Some(revision)).await.unwrap(), None);
     assert!(state.identities(Some(0)).await.unwrap().is_some());
-    assert!(state.identities(Some(revision + 1)).await.unwrap().is_some());
+    assert!(
+        state
+            .identities(Some(revision + 1))
+            .await
+            .unwrap()
+            .is_some()
+    );
 
     // The same key under another kind is another row.
     let renamed = Group {
@@ -240,11 +247,7 @@ pub async fn identities_change_only_at_the_revision_that_was_read(state: Arc<dyn
         }
     }
     // One that fails for another reason.
-    let commit = changes([
-        require(revision),
-        bob(),
-        Change::DeregisterNode(node_id(1)),
-    ]);
+    let commit = changes([require(revision), bob(), Change::DeregisterNode(node_id(1))]);
     assert_conflict(state.commit(commit).await, Conflict::NoNode);
     assert_eq!(identities(&state).await, (revision, before));
     assert_eq!(state.identity_revision().await.unwrap(), revision);
@@ -355,6 +358,19 @@ pub async fn the_use_of_an_identity_raises_no_revision(state: Arc<dyn State>) {
     change_identities(&state, vec![remove]).await;
     put(&state, vec![Identity::AccessKey(key.clone())]).await;
     assert_eq!(found(IdentityKind::AccessKey, of_key).await, None);
+}
+
+/// Each name is taken once, whoever else is there.
+pub async fn an_administrator_is_remembered_for_good(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let made = || Change::InsertAdministrator {
+        name: "admin".into(),
+    };
+    assert!(!state.administrator_made("admin").await.unwrap());
+    insert(&state, made()).await;
+    assert!(state.administrator_made("admin").await.unwrap());
+    assert!(!state.administrator_made("other").await.unwrap());
+    refused(&state, made(), Conflict::Exists).await;
 }
 
 /// Of one code shown many times at once, one is taken; older ones and those of devices that are gone

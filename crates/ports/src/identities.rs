@@ -322,7 +322,11 @@ mod hex {
         }
         let digits: Option<Vec<u8>> = text
             .chars()
-            .map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok()))
+            .map(|digit| {
+                digit
+                    .to_digit(16)
+                    .and_then(|value| u8::try_from(value).ok())
+            })
             .collect();
         let digits = digits.ok_or_else(|| D::Error::custom("not hex"))?;
         let bytes = digits.chunks_exact(2);

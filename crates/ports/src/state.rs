@@ -34,6 +34,12 @@ pub enum Change {
     DeregisterNode(NodeId),
     /// Fails with [`Conflict::Exists`] when there is one already.
     InsertActivation(Activation),
+    /// Remembers for good that an administrator of this name was made. Fails with [`Conflict::Exists`]
+    /// when one was before.
+    InsertAdministrator {
+        /// In lower case.
+        name: String,
+    },
     /// Sets the installation's constants, once. Fails with [`Conflict::Exists`] afterwards.
     InsertInstallation(Installation),
     /// Fails with [`Conflict::Exists`] when the id or public key is taken.
@@ -328,6 +334,9 @@ pub trait State: Send + Sync {
 
     /// The installation's constants, once they are set.
     async fn installation(&self) -> Result<Option<Installation>, StoreError>;
+
+    /// Whether an administrator of this name, in lower case, was ever made. It may be gone.
+    async fn administrator_made(&self, name: &str) -> Result<bool, StoreError>;
 
     /// The revision of the identities. Asked at every call, so it must be cheap. What was committed
     /// before the question is seen.

@@ -55,6 +55,10 @@ async fn apply_change(
             on_node(connection, query(sql::DEREGISTER_NODE), node_id, |q| q).await
         }
         Change::InsertActivation(activation) => insert_activation(connection, activation).await,
+        Change::InsertAdministrator { name } => {
+            run_unique(connection, query(sql::INSERT_ADMINISTRATOR).bind(name)).await?;
+            Ok(())
+        }
         Change::InsertInstallation(constants) => insert_installation(connection, constants).await,
         Change::InsertNode(node) => insert_node(connection, node).await,
         Change::InsertSession(session) => insert_session(connection, session).await,
@@ -71,9 +75,7 @@ async fn apply_change(
         } => put_tags(connection, resource, tags, *limit).await,
         Change::RemoveIdentity { kind, key } => remove_identity(connection, *kind, key).await,
         Change::RemoveTags { resource, keys } => remove_tags(connection, resource, keys).await,
-        Change::RequireIdentities { revision } => {
-            require_identities(connection, *revision).await
-        }
+        Change::RequireIdentities { revision } => require_identities(connection, *revision).await,
         Change::RequireNode {
             node_id,
             public_key,

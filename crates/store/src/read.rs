@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use sortie_ports::{
-    Activation, Identities, Identity, Node, Session, SessionQuery, StoreError, TaggedResource, TrailAttribute,
-    TrailEntry, TrailQuery,
+    Activation, Identities, Identity, Node, Session, SessionQuery, StoreError, TaggedResource,
+    TrailAttribute, TrailEntry, TrailQuery,
 };
 use sortie_types::{ActivationId, NodeId, Tag, Timestamp};
 use sqlx::{

@@ -81,6 +81,11 @@ statements! {
         "INSERT INTO installation (singleton, account_id, region) VALUES (1, $1, $2)";
     INSTALLATION = "SELECT account_id, region FROM installation";
 
+    INSERT_ADMINISTRATOR = concat!(
+        "INSERT INTO administrators (account_id, name) VALUES (", account!(), ", $1)"
+    );
+    ADMINISTRATOR = "SELECT 1 FROM administrators WHERE name = $1";
+
     IDENTITY_REVISION = "SELECT revision FROM identity_revision";
     RAISE_IDENTITY_REVISION = "UPDATE identity_revision SET revision = revision + 1";
     IDENTITIES = "SELECT body FROM identities";

@@ -137,6 +137,15 @@ impl State for SqliteState {
         read::one(&mut snapshot, select, decode::installation).await
     }
 
+    async fn administrator_made(&self, name: &str) -> Result<bool, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let found = query(sql::ADMINISTRATOR)
+            .bind(name)
+            .fetch_optional(&mut *snapshot)
+            .await;
+        Ok(found.map_err(engine)?.is_some())
+    }
+
     async fn identity_revision(&self) -> Result<i64, StoreError> {
         if self.readers.is_closed() {
             return Err(StoreError::Closed);

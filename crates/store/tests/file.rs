@@ -275,7 +275,9 @@ async fn one_that_fails_among_five_hundred_fails_alone() {
         tasks.spawn(async move {
             let mut commit = insert(number);
             if number == 250 {
-                commit.changes.push(Change::InsertActivation(activation(COMMITS)));
+                commit
+                    .changes
+                    .push(Change::InsertActivation(activation(COMMITS)));
             }
             (number, state.commit(commit).await)
         });
@@ -586,6 +588,8 @@ async fn users_and_keys_of_the_first_schema_become_identities() {
         found.rows.sort_by_key(Identity::kind);
         assert_eq!(found.rows, expected);
         assert_eq!(found.revision, 0, "nobody has changed them yet");
+        assert!(state.administrator_made("admin").await.unwrap());
+        assert!(!state.administrator_made("alice=x").await.unwrap());
         state.close().await;
     }
 }

@@ -534,7 +534,10 @@ async fn a_directory_is_kept_until_anybody_changes_an_identity() {
     let after = servers.one.directory().await.unwrap();
     assert!(after.user("alice").is_some());
     assert!(after.revision() > first.revision());
-    assert!(first.user("alice").is_none(), "what was taken stays as it was");
+    assert!(
+        first.user("alice").is_none(),
+        "what was taken stays as it was"
+    );
 }
 
 #[tokio::test]
@@ -563,7 +566,8 @@ async fn an_edit_that_was_overtaken_starts_again_from_what_is_there() {
         |directory, _| {
             rounds.set(rounds.get() + 1);
             if rounds.get() <= 2 {
-                let overtaking = Identity::User(user(rounds.get(), &format!("user-{}", rounds.get())));
+                let overtaking =
+                    Identity::User(user(rounds.get(), &format!("user-{}", rounds.get())));
                 let put = servers.put(overtaking);
                 tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(put));
             }
@@ -679,7 +683,10 @@ async fn what_is_refused_or_changes_nothing_raises_no_revision() {
         },
     );
     assert!(matches!(denied.await, Err(IamError::Denied(_))));
-    assert!(!*asked.lock().unwrap(), "nothing is looked at without leave");
+    assert!(
+        !*asked.lock().unwrap(),
+        "nothing is looked at without leave"
+    );
     assert_eq!(servers.one.directory().await.unwrap().revision(), revision);
     assert_eq!(signals.try_recv(), Err(TryRecvError::Empty));
 }
@@ -693,7 +700,9 @@ async fn the_newest_use_of_a_key_is_known_before_it_is_written() {
     let key = caller.access_key_id.as_str();
     let of = async |control: &Control| {
         let found = control.identity_use(IdentityKind::AccessKey, key).await;
-        found.unwrap().map(|usage| (usage.at, usage.service.unwrap()))
+        found
+            .unwrap()
+            .map(|usage| (usage.at, usage.service.unwrap()))
     };
     let note = |at, service: &str| {
         let usage = IdentityUse {
@@ -701,7 +710,9 @@ async fn the_newest_use_of_a_key_is_known_before_it_is_written() {
             service: Some(service.into()),
             region: Some("local-1".into()),
         };
-        servers.one.identity_used(IdentityKind::AccessKey, key, usage);
+        servers
+            .one
+            .identity_used(IdentityKind::AccessKey, key, usage);
     };
     assert_eq!(of(&servers.one).await, None);
     note(2000, "ssm");

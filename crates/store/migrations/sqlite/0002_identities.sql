@@ -16,6 +16,13 @@ CREATE TABLE identity_revision (
 );
 INSERT INTO identity_revision (singleton, revision) VALUES (1, 0);
 
+-- Names of the administrators that were made, in lower case. They stay when the user goes, so that
+-- it does not come back with the next start.
+CREATE TABLE administrators (
+    name       TEXT NOT NULL PRIMARY KEY,
+    account_id TEXT NOT NULL
+);
+
 -- The newest code that each MFA device was used with, as Unix time over 30 s.
 CREATE TABLE mfa_steps (
     serial_number TEXT   NOT NULL PRIMARY KEY,
@@ -53,6 +60,9 @@ SELECT 'AccessKey', id, account_id, json_object('AccessKey', json_object(
     'active', json(CASE WHEN active THEN 'true' ELSE 'false' END),
     'created', created))
 FROM access_keys;
+
+INSERT INTO administrators (name, account_id)
+SELECT DISTINCT lower(name), account_id FROM users WHERE administrator;
 
 DROP TABLE access_keys;
 DROP TABLE users;
