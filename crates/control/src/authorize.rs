@@ -212,6 +212,10 @@ operations! {
     UPDATE_ROLE_DESCRIPTION = "iam" "UpdateRoleDescription", User on [Role], Management;
     UPDATE_USER = "iam" "UpdateUser", User on [User], Management;
 
+    EXPLAIN = "sortie" "Explain", Authenticated on [], Management;
+    GET_CALLER = "sortie" "GetCaller", Authenticated on [], Management;
+    SIGN_IN = "sortie" "SignIn", Anyone on [], Management;
+
     REGISTER_MANAGED_INSTANCE = "ssm" "RegisterManagedInstance", Anyone on [], Management;
     REQUEST_MANAGED_INSTANCE_ROLE_TOKEN = "ssm" "RequestManagedInstanceRoleToken", NodeKey on [ManagedInstance], Data;
     UPDATE_MANAGED_INSTANCE_PUBLIC_KEY = "ssm" "UpdateManagedInstancePublicKey", NodeKey on [ManagedInstance], Management;
@@ -244,6 +248,16 @@ pub fn operation_rule(service: &str, name: &str) -> Option<&'static OperationRul
     OPERATIONS
         .iter()
         .find(|rule| rule.service == service && rule.name == name)
+}
+
+/// The line of an action, whose name people write as they like.
+pub(crate) fn operation_rule_ignoring_case(
+    service: &str,
+    name: &str,
+) -> Option<&'static OperationRule> {
+    OPERATIONS.iter().find(|rule| {
+        rule.service.eq_ignore_ascii_case(service) && rule.name.eq_ignore_ascii_case(name)
+    })
 }
 
 /// The line of an operation by name alone. The names of the node's three services do not overlap,
@@ -438,6 +452,19 @@ impl Ask {
         self
     }
 
+    /// With these keys in place of what the request and its resources have.
+    pub(crate) fn supposing(mut self, keys: &Keys) -> Self {
+        let further = &mut self.further;
+        let resources = further.iter_mut().flat_map(|further| &mut further.resources);
+        for resource in self.resources.iter_mut().chain(resources) {
+            resource.keys = std::mem::take(&mut resource.keys).and(keys.clone());
+        }
+        for further in &mut self.further {
+            further.keys = std::mem::take(&mut further.keys).and(keys.clone());
+        }
+        self.with(keys.clone())
+    }
+
     /// And this action, under the same keys.
     pub(crate) fn also(self, action: &'static str, resources: Vec<AskedResource>) -> Self {
         let keys = self.keys.clone();
@@ -482,6 +509,9 @@ impl Standing {
     }
 }
 
+/// How policies are asked: with or without what nearly applied.
+type Decide = fn(&Request<'_>, &Policies<'_>) -> Decision;
+
 /// An action on one resource, or on none, under the keys of the call.
 pub(crate) struct Question<'a> {
     pub(crate) principal: &'a Principal,
@@ -500,12 +530,21 @@ impl Question<'_> {
     /// The same, with the reason. A resource with several names is allowed when it is under one of
     /// them and denied under none; the reason is that of its own ARN unless another name decides.
     pub(crate) fn decision(&self, names: &Names) -> Decision {
+        self.decided_by(sortie_iam::decide, names)
+    }
+
+    /// The same, with the statements that nearly applied.
+    pub(crate) fn explained(&self, names: &Names) -> Decision {
+        self.decided_by(sortie_iam::explain, names)
+    }
+
+    fn decided_by(&self, decide: Decide, names: &Names) -> Decision {
         let Some(asked) = self.resource else {
-            return self.decide_on(names, Resource::new("*"));
+            return self.decide_on(decide, names, Resource::new("*"));
         };
         let own = asked.context();
         let on = |arn: &Arn| {
-            self.decide_on(names, Resource::with_context(arn.as_str(), &own))
+            self.decide_on(decide, names, Resource::with_context(arn.as_str(), &own))
         };
         let mut decision = on(&asked.arn);
         for alias in &asked.aliases {
@@ -523,7 +562,7 @@ impl Question<'_> {
         decision
     }
 
-    fn decide_on(&self, names: &Names, resource: Resource<'_>) -> Decision {
+    fn decide_on(&self, decide: Decide, names: &Names, resource: Resource<'_>) -> Decision {
         let request = Request {
             principal: self.principal,
             action: self.action,
@@ -531,7 +570,7 @@ impl Question<'_> {
             context: self.context,
             account: names.account.as_str(),
         };
-        sortie_iam::decide(&request, &self.policies)
+        decide(&request, &self.policies)
     }
 
     /// `None` when the policies allow; else whether the denial is explicit, and how it is told. Of a
@@ -605,19 +644,41 @@ impl Control {
         let Some(standing) = standing(names, directory, &call.caller) else {
             return Err(self.plain_refusal(call, rule, ask));
         };
-        let base = context::of_call(names, call, rule.service);
-        let any = any_resource(names, rule).map(AskedResource::new);
-        let own = std::iter::once((rule.action, &ask.resources, &ask.keys));
+        let (mut explicit, mut implicit) = (None, None);
+        let action = (rule.service, rule.action);
+        self.each_question(&standing, call, action, ask, |question| {
+            match question.refusal(names) {
+                None => {}
+                Some((true, denied)) => explicit = explicit.take().or(Some(denied)),
+                Some((false, denied)) => implicit = implicit.take().or(Some(denied)),
+            }
+        });
+        explicit.or(implicit).map_or(Ok(()), Err)
+    }
+
+    /// Puts every question that a call asks: its own action first, then those that go with it, each
+    /// on each of its resources.
+    pub(crate) fn each_question(
+        &self,
+        standing: &Standing,
+        call: &Call,
+        (service, action): (&str, &str),
+        ask: &Ask,
+        mut put: impl FnMut(&Question<'_>),
+    ) {
+        let names = &self.inner.names;
+        let base = context::of_call(names, call, service);
+        let any = any_resource(names, service).map(AskedResource::new);
+        let own = std::iter::once((action, &ask.resources, &ask.keys));
         let further = ask.further.iter();
         let further = further.map(|further| (further.action, &further.resources, &further.keys));
-        let mut implicit = None;
         for (action, resources, keys) in own.chain(further) {
             let mut context = base.clone();
             keys.apply(&mut context);
             let named = resources.iter().map(Some);
             let unnamed = resources.is_empty().then_some(any.as_ref());
             for resource in named.chain(unnamed) {
-                let question = Question {
+                put(&Question {
                     principal: &standing.principal,
                     policies: Policies {
                         resource: resource.and_then(|asked| asked.policy.as_ref()),
@@ -626,15 +687,9 @@ impl Control {
                     action,
                     resource,
                     context: &context,
-                };
-                match question.refusal(names) {
-                    None => {}
-                    Some((true, denied)) => return Err(denied),
-                    Some((false, denied)) => implicit = implicit.or(Some(denied)),
-                }
+                });
             }
         }
-        implicit.map_or(Ok(()), Err)
     }
 
     /// Refuses only what a policy of the caller denies explicitly: for what a token has allowed.
@@ -669,7 +724,7 @@ impl Control {
     /// The refusal of a caller whom no policy could have allowed.
     fn plain_refusal(&self, call: &Call, rule: &OperationRule, ask: &Ask) -> Denied {
         let names = &self.inner.names;
-        let any = any_resource(names, rule);
+        let any = any_resource(names, rule.service);
         let resource = ask.resources.first().map(|asked| &asked.arn);
         let principal = principal(names, &call.caller);
         Denied::new(&principal, rule.action, resource.or(any.as_ref()))
@@ -689,7 +744,7 @@ pub(crate) fn principal(names: &Names, caller: &Caller) -> String {
 
 /// What the kind of a caller says about an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Admitted {
+pub(crate) enum Admitted {
     /// Nothing else is needed.
     Yes,
     /// Its policies decide.
@@ -700,7 +755,7 @@ enum Admitted {
     NotWithThisToken(&'static str),
 }
 
-fn admitted(caller: &Caller, rule: &OperationRule, acts_as: Option<&NodeId>) -> Admitted {
+pub(crate) fn admitted(caller: &Caller, rule: &OperationRule, acts_as: Option<&NodeId>) -> Admitted {
     let yes = |holds: bool, then: Admitted| if holds { then } else { Admitted::No };
     match (rule.access, caller) {
         (Access::Anyone, _) => Admitted::Yes,
@@ -746,9 +801,9 @@ fn limited_by_token(user: &UserCaller, rule: &OperationRule) -> Option<&'static 
 }
 
 /// What a service's actions without a resource are checked on, and their refusals name.
-fn any_resource(names: &Names, rule: &OperationRule) -> Option<Arn> {
-    match rule.service {
-        "cloudtrail" | "ec2messages" | "ssm" | "ssmmessages" => Some(names.any_of(rule.service)),
+fn any_resource(names: &Names, service: &str) -> Option<Arn> {
+    match service {
+        "cloudtrail" | "ec2messages" | "ssm" | "ssmmessages" => Some(names.any_of(service)),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 mod cloudtrail;
 mod iam;
 mod node;
+mod sortie;
 mod ssm;
 mod sts;
 
@@ -217,6 +218,9 @@ table! {
     of sts AssumeRole;
     of sts GetCallerIdentity;
     of sts GetSessionToken;
+    of sortie Explain;
+    of sortie GetCaller;
+    of sortie SignIn;
     of cloudtrail LookupEvents;
     of iam AddUserToGroup;
     of iam AttachGroupPolicy;

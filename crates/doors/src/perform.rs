@@ -264,8 +264,11 @@ impl House {
         }
     }
 
-    /// The one place where a call that did not end well gets its record.
+    /// The one place where a call that did not end well gets its record, if it has none yet.
     pub(crate) async fn record(&self, call: &Call, failure: &Failure) {
+        if failure.is_recorded() {
+            return;
+        }
         self.control
             .record_failure(call, failure.trail_code(), &failure.error.message, &[])
             .await;

@@ -55,6 +55,9 @@ pub enum UserIdentity {
         /// Such as `ssm.amazonaws.com`.
         invoked_by: String,
     },
+    /// Somebody who tried to sign in under a name that no user has. The name is not written: it may
+    /// be a password.
+    UnknownUser,
 }
 
 /// What is known of temporary credentials.
@@ -90,7 +93,7 @@ pub enum Category {
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The error code as the caller saw it.
+    /// The error code as the caller saw it; empty where CloudTrail writes none.
     pub code: String,
     /// The text as the caller saw it.
     pub message: String,
@@ -165,7 +168,9 @@ impl AuditRecord {
             put("userAgent", cut(agent).into());
         }
         if let Some(failure) = &self.failure {
-            put("errorCode", failure.code.as_str().into());
+            if !failure.code.is_empty() {
+                put("errorCode", failure.code.as_str().into());
+            }
             put("errorMessage", cut(&failure.message).into());
         }
         put("requestParameters", self.request_parameters.clone());
@@ -206,7 +211,9 @@ impl AuditRecord {
     #[must_use]
     pub fn username(&self) -> Option<&str> {
         match &self.identity {
-            UserIdentity::Anonymous { .. } | UserIdentity::Service { .. } => None,
+            UserIdentity::Anonymous { .. }
+            | UserIdentity::Service { .. }
+            | UserIdentity::UnknownUser => None,
             UserIdentity::AssumedRole { arn, .. } => arn.resource().rsplit('/').next(),
             UserIdentity::IamUser { user_name, .. } => Some(user_name),
         }
@@ -219,7 +226,7 @@ impl AuditRecord {
             UserIdentity::Anonymous { access_key_id }
             | UserIdentity::AssumedRole { access_key_id, .. }
             | UserIdentity::IamUser { access_key_id, .. } => access_key_id.as_deref(),
-            UserIdentity::Service { .. } => None,
+            UserIdentity::Service { .. } | UserIdentity::UnknownUser => None,
         }
     }
 }
@@ -260,6 +267,10 @@ impl UserIdentity {
                 user
             }
             Self::Service { invoked_by } => json!({"type": "AWSService", "invokedBy": invoked_by}),
+            Self::UnknownUser => json!({
+                "type": "IAMUser", "accountId": account, "accessKeyId": "",
+                "userName": "HIDDEN_DUE_TO_SECURITY_REASONS",
+            }),
         };
         if let (Some(key), Some(members)) = (self.key(), identity.as_object_mut()) {
             members.insert("accessKeyId".to_owned(), key.into());
@@ -272,7 +283,7 @@ impl UserIdentity {
             Self::Anonymous { access_key_id }
             | Self::AssumedRole { access_key_id, .. }
             | Self::IamUser { access_key_id, .. } => access_key_id.as_deref(),
-            Self::Service { .. } => None,
+            Self::Service { .. } | Self::UnknownUser => None,
         }
     }
 }

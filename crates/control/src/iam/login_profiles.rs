@@ -66,8 +66,14 @@ fn profile<'a>(
     }
 }
 
-/// AWS's default password policy.
 fn acceptable(names: &Names, user: &User, password: &Secret) -> Result<(), IamError> {
+    violation(names, user, password).map_or(Ok(()), |why| {
+        Err(IamError::PasswordPolicyViolation(why))
+    })
+}
+
+/// What AWS's default password policy has against a password.
+pub(crate) fn violation(names: &Names, user: &User, password: &Secret) -> Option<String> {
     let text = password.expose();
     let kinds: [fn(char) -> bool; 4] = [
         |c| c.is_ascii_uppercase(),
@@ -86,9 +92,9 @@ fn acceptable(names: &Names, user: &User, password: &Secret) -> Result<(), IamEr
     } else if text.eq_ignore_ascii_case(user.name.as_str()) || text == names.account.as_str() {
         "Password should not be the name of the user or the account".to_owned()
     } else {
-        return Ok(());
+        return None;
     };
-    Err(IamError::PasswordPolicyViolation(why))
+    Some(why)
 }
 
 /// A password as it goes into a row: checked against the policy first, hashed then.
