@@ -149,7 +149,8 @@ pub struct Policies<'a> {
     pub resource: Option<&'a NamedPolicy>,
     /// Account-wide boundaries of the caller's account, level by level: one of each level has to allow.
     pub scps: &'a [Vec<NamedPolicy>],
-    /// Account-wide boundaries of the resource's account, level by level.
+    /// Account-wide boundaries of the resource's account, level by level; a level without an Allow
+    /// statement only denies.
     pub rcps: &'a [Vec<NamedPolicy>],
 }
 
@@ -356,15 +357,19 @@ impl Judge<'_> {
     }
 
     fn account_wide(&self) -> Option<Verdict> {
-        let lacks = |kind, levels: &[Vec<NamedPolicy>]| {
-            let mut levels = levels.iter();
-            levels.any(|level| self.find(Effect::Allow, kind, level).is_none())
-        };
-        if self.is_bound_account_wide() && lacks(PolicyType::ServiceControl, self.policies.scps) {
+        let allows = |kind, level: &[NamedPolicy]| self.find(Effect::Allow, kind, level).is_some();
+        let mut scps = self.policies.scps.iter();
+        if self.is_bound_account_wide()
+            && !scps.all(|level| allows(PolicyType::ServiceControl, level))
+        {
             return Some(implicit(PolicyType::ServiceControl));
         }
+        // AWS attaches a policy that allows everything to each level of these and lets nobody take it
+        // away, so a level that says nothing of allowing allows.
+        let silent = |level: &[NamedPolicy]| !level.iter().any(|named| named.policy.allows_anything());
+        let mut rcps = self.policies.rcps.iter();
         if !self.question.principal.is_service_linked()
-            && lacks(PolicyType::ResourceControl, self.policies.rcps)
+            && !rcps.all(|level| silent(level) || allows(PolicyType::ResourceControl, level))
         {
             return Some(implicit(PolicyType::ResourceControl));
         }

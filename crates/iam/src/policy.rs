@@ -158,6 +158,12 @@ impl Policy {
         keys
     }
 
+    /// Whether it has a statement that allows.
+    pub(crate) fn allows_anything(&self) -> bool {
+        let mut statements = self.statements.iter();
+        statements.any(|statement| statement.effect == Effect::Allow)
+    }
+
     /// The first statement of an effect that is about the request, with how it names the caller.
     pub(crate) fn find(&self, effect: Effect, question: &Question<'_>) -> Option<Hit> {
         let places = match effect {
