@@ -234,7 +234,7 @@ async fn activation_call(
         event_source: "ssm.amazonaws.com",
         event_name: "CreateActivation",
         read_only: false,
-        request_parameters: json!({ "defaultInstanceName": name, "iamRole": ROLE }),
+        request_parameters: json!({ "defaultInstanceName": name, "iamRole": NODE_ROLE }),
         now,
     })
 }
