@@ -187,12 +187,29 @@ impl Secrets {
         device: &MfaDevice,
         code: &str,
     ) -> Result<Change, Refused> {
+        self.check_code_of_any(attempt, &[device], code)
+    }
+
+    /// The same for a code of one of several devices: one attempt, however many they are.
+    ///
+    /// # Errors
+    /// As [`Refused`] says.
+    pub(crate) fn check_code_of_any(
+        &self,
+        attempt: &Attempt<'_>,
+        devices: &[&MfaDevice],
+        code: &str,
+    ) -> Result<Change, Refused> {
         self.begin(Factor::Code, attempt)?;
-        let totp = self.totp(device)?;
-        let theirs = step_of(attempt.now).saturating_add(device.drift_steps);
-        let step = matching(&totp, code, theirs).ok_or(Refused::Wrong)?;
-        self.take_back(Factor::Code, attempt);
-        Ok(use_step(device, step))
+        for device in devices {
+            let totp = self.totp(device)?;
+            let theirs = step_of(attempt.now).saturating_add(device.drift_steps);
+            if let Some(step) = matching(&totp, code, theirs) {
+                self.take_back(Factor::Code, attempt);
+                return Ok(use_step(device, step));
+            }
+        }
+        Err(Refused::Wrong)
     }
 
     /// Finds two codes in a row on a device whose clock is not known.
@@ -596,6 +613,19 @@ mod tests {
         let far = [code(&totp, now + 21), code(&totp, now + 22)];
         let refused = secrets.check_consecutive(&attempt("u", NOW), &device, [&far[0], &far[1]]);
         assert!(matches!(refused, Err(Refused::Wrong)));
+    }
+
+    #[test]
+    fn a_code_of_one_of_many_devices_is_one_attempt() {
+        let secrets = secrets();
+        let (one, _) = device(&secrets);
+        let (other, totp) = device(&secrets);
+        let devices = [&one, &one, &one, &one, &one, &one, &other];
+        for _ in 0..20 {
+            let code = code(&totp, step_of(NOW));
+            let found = secrets.check_code_of_any(&attempt("u", NOW), &devices, &code);
+            assert!(matches!(found, Ok(Change::UseMfaStep { .. })));
+        }
     }
 
     #[test]

@@ -283,13 +283,9 @@ impl Control {
             source: &call.source_ip,
             now: call.now,
         };
-        for device in devices {
-            match self.inner.secrets.check_code(&attempt, device, code.expose()) {
-                Err(Refused::Wrong) => {}
-                outcome => return outcome.map(Some).map_err(refused),
-            }
-        }
-        Err(SignInError::Failed)
+        let secrets = &self.inner.secrets;
+        let checked = secrets.check_code_of_any(&attempt, &devices, code.expose());
+        checked.map(Some).map_err(refused)
     }
 
     /// Issues the credentials, and commits what they need together with the record.
