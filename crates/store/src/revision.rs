@@ -4,7 +4,8 @@
 //! file keeps every other server out, so nobody else can raise the revision. The writer raises it here
 //! after `COMMIT` and before it answers: whoever has an answer, and whoever asks after them, sees it.
 //! In between, a reader may still be told that nothing changed, which is an answer from before the
-//! commit. Where the outcome of a `COMMIT` is unknown, so is the revision, and readers ask the row.
+//! commit. Where the outcome of a `COMMIT` is unknown, so is the revision: readers ask the row until
+//! the next commit has succeeded.
 
 use std::sync::{
     Arc,

@@ -106,8 +106,9 @@ impl Writer {
         for request in group {
             outcomes.push(attempt(connection, &request.commit).await?);
         }
-        let changes = group.iter().flat_map(|request| &request.commit.changes);
-        let revision = match changes.into_iter().any(changes_identities) {
+        let mut changes = group.iter().flat_map(|request| &request.commit.changes);
+        let unknown = self.identity_revision.get().is_none();
+        let revision = match unknown || changes.any(changes_identities) {
             true => Some(read::identity_revision(connection).await?),
             false => None,
         };
@@ -245,12 +246,15 @@ mod tests {
         let (writer, sender, _directory) = writer(100).await;
         let closing = writer.closing.clone();
         let first = ask(&sender, installation()).await;
+        let known = writer.identity_revision.clone();
+        known.set(0);
         let small = ask(&sender, activation(1, "")).await;
         let large = ask(&sender, activation(2, &"x".repeat(1 << 20))).await;
         let task = tokio::spawn(writer.run());
         let together = [first.await.unwrap().is_ok(), small.await.unwrap().is_ok()];
         let large = large.await.unwrap();
         assert!(matches!(large, Err(StoreError::Engine(_))), "{large:?}");
+        let failed_last = known.get().is_none();
 
         // Exactly what was answered as done is done, and the writer still works.
         for (done, again) in together
@@ -262,6 +266,8 @@ mod tests {
         }
         let after = ask(&sender, activation(3, "")).await;
         assert!(after.await.unwrap().is_ok());
+        assert!(failed_last, "a commit that failed may have been stored");
+        assert_eq!(known.get(), Some(0));
         closing.cancel();
         task.await.unwrap();
     }
