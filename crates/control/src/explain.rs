@@ -66,7 +66,7 @@ pub struct ExplainOutput {
     pub outcome: Outcome,
     /// About whom.
     pub principal: String,
-    /// As it was asked for.
+    /// As refusals write it.
     pub action: String,
     /// What the action is checked on, in order.
     pub resources: Vec<String>,
@@ -282,15 +282,17 @@ impl Control {
     ) -> ExplainOutput {
         let names = &self.inner.names;
         let principal = authorize::principal(names, &subject.call.caller);
+        // As refusals write it.
+        let action = rule.map_or(input.action.as_str(), |rule| rule.action);
         let mut judged = Judged::default();
         let barred = self.barred(&subject.call.caller, rule);
         let standing = authorize::standing(names, directory, &subject.call.caller);
         match (barred, standing) {
-            (Some(why), _) => judged.bar(&principal, &input.action, &why),
-            (None, None) => judged.bar(&principal, &input.action, "its role does not exist"),
+            (Some(why), _) => judged.bar(&principal, action, &why),
+            (None, None) => judged.bar(&principal, action, "its role does not exist"),
             (None, Some(standing)) => {
-                let action = (service, input.action.as_str());
-                self.each_question(&standing, &subject.call, action, &asked.ask, |question| {
+                let asking = (service, action);
+                self.each_question(&standing, &subject.call, asking, &asked.ask, |question| {
                     let mut decision = question.explained(names);
                     if !subject.sees_all {
                         hide(&mut decision.explanation);
@@ -299,7 +301,7 @@ impl Control {
                 });
                 if asked.is_missing_role {
                     let why = "there is no such role, or it does not trust this principal";
-                    judged.bar(&principal, &input.action, why);
+                    judged.bar(&principal, action, why);
                 }
             }
         }
@@ -308,13 +310,13 @@ impl Control {
         } else {
             "may not"
         };
-        let mut sentences = vec![format!("{principal} {verb} perform {}.", input.action)];
+        let mut sentences = vec![format!("{principal} {verb} perform {action}.")];
         sentences.extend(subject.supposition.clone());
         sentences.extend(judged.sentences.iter().cloned());
         ExplainOutput {
             outcome: judged.outcome(),
             principal,
-            action: input.action.clone(),
+            action: action.to_owned(),
             message: judged.message(),
             resources: judged.resources,
             sentences,
@@ -428,15 +430,12 @@ fn iam_ask(directory: &Directory, names: &Names, arn: &Arn, is_assumed: bool) ->
     };
     Asked {
         ask,
-        is_missing_role: is_assumed && !matches!(held_at(directory, names, arn), Some((_, Held::Role(_)))),
+        is_missing_role: is_assumed
+            && !matches!(held_at(directory, names, arn), Some((_, Held::Role(_)))),
     }
 }
 
-fn held_at<'a>(
-    directory: &'a Directory,
-    names: &Names,
-    arn: &Arn,
-) -> Option<(Holder, Held<'a>)> {
+fn held_at<'a>(directory: &'a Directory, names: &Names, arn: &Arn) -> Option<(Holder, Held<'a>)> {
     let (kind, rest) = arn.resource().split_once('/')?;
     let name = rest.rsplit('/').next()?.to_owned();
     let holder = match kind {
@@ -531,7 +530,18 @@ mod tests {
             assert!(valid_action(action).is_ok(), "{action}");
         }
         let long = format!("ssm:{}", "A".repeat(LONGEST_ACTION));
-        for action in ["", "*", "ssm", "ssm:", ":X", "ssm:*", "ssm:Start?", "a:b:c", "é:X", &long] {
+        for action in [
+            "",
+            "*",
+            "ssm",
+            "ssm:",
+            ":X",
+            "ssm:*",
+            "ssm:Start?",
+            "a:b:c",
+            "é:X",
+            &long,
+        ] {
             assert!(valid_action(action).is_err(), "{action}");
         }
     }
@@ -541,11 +551,13 @@ mod tests {
         let user = holder_of("arn:aws:iam::111122223333:user/a/b/alice");
         assert_eq!(user, Some((Holder::User("alice".into()), None)));
         let session = holder_of("arn:aws:sts::111122223333:assumed-role/R/S");
-        assert_eq!(
-            session,
-            Some((Holder::Role("R".into()), Some("S".into())))
-        );
-        for text in ["", "alice", "arn:aws:iam::111122223333:group/g", "arn:aws:iam::1:root"] {
+        assert_eq!(session, Some((Holder::Role("R".into()), Some("S".into()))));
+        for text in [
+            "",
+            "alice",
+            "arn:aws:iam::111122223333:group/g",
+            "arn:aws:iam::1:root",
+        ] {
             assert_eq!(holder_of(text), None, "{text}");
         }
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sortie_evidence::{AuditRecord, Category, Failure, UserIdentity};
 use sortie_ports::{
-    Change, Commit, Conflict, Identity, IdentityKind, IdentityUse, LoginProfile, Signal, StoreError,
-    User,
+    Change, Commit, Conflict, Identity, IdentityKind, IdentityUse, LoginProfile, Signal,
+    StoreError, User,
 };
 use sortie_types::{AccountId, Arn, Secret, Timestamp};
 
@@ -211,7 +211,9 @@ impl Control {
         let profile = user.and_then(|user| Some((user, user.login_profile.as_ref()?)));
         let hash = profile.map(|(_, profile)| profile.password_hash.as_str());
         let secrets = &self.inner.secrets;
-        let checked = secrets.check_password(&attempt, &input.password, hash).await;
+        let checked = secrets
+            .check_password(&attempt, &input.password, hash)
+            .await;
         checked.map_err(refused)?;
         // A password of nobody is never right.
         let (user, profile) = profile.ok_or(SignInError::Failed)?;
@@ -411,7 +413,11 @@ impl Control {
                     changes: Vec::new(),
                     trail: vec![record],
                 };
-                self.inner.state.commit(commit).await.map_err(InternalError::from)
+                self.inner
+                    .state
+                    .commit(commit)
+                    .await
+                    .map_err(InternalError::from)
             }
             Err(error) => Err(error.into()),
         };

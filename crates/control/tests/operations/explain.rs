@@ -3,8 +3,8 @@
 
 use serde_json::json;
 use sortie_control::{
-    Call, CreateRoleInput, ExplainError, ExplainInput, ExplainOutput, ExplainedPrincipal,
-    Holder, Outcome, UserView,
+    Call, CreateRoleInput, ExplainError, ExplainInput, ExplainOutput, ExplainedPrincipal, Holder,
+    Outcome, UserView,
 };
 
 use crate::{
@@ -16,7 +16,9 @@ async fn allow(world: &World, name: &str, statements: serde_json::Value) {
     let document = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
     let call = world.admin("PutUserPolicy");
     let holder = Holder::User(name.into());
-    let put = world.control.put_inline_policy(&call, &holder, "shell", &document);
+    let put = world
+        .control
+        .put_inline_policy(&call, &holder, "shell", &document);
     put.await.unwrap();
 }
 
@@ -66,7 +68,10 @@ async fn scene(world: &World, environment: &str) -> (String, UserView) {
 
 #[tokio::test]
 async fn an_explanation_and_the_call_agree_and_name_the_statement() {
-    for (environment, expected) in [("prod", Outcome::Allowed), ("dev", Outcome::ImplicitlyDenied)] {
+    for (environment, expected) in [
+        ("prod", Outcome::Allowed),
+        ("dev", Outcome::ImplicitlyDenied),
+    ] {
         let world = World::start().await;
         let (node_id, bob) = scene(&world, environment).await;
         let asked = about("ssm:startsession", &node_id);
@@ -74,8 +79,15 @@ async fn an_explanation_and_the_call_agree_and_name_the_statement() {
         let told = told.unwrap();
         assert_eq!(told.outcome, expected);
         let text = told.sentences.join("\n");
-        assert!(text.contains("statement 1 (Nodes) of the inline policy `shell`"), "{text}");
-        assert_eq!(told.resources.len(), 2, "the node and the document: {told:?}");
+        assert!(
+            text.contains("tatement 1 (Nodes) of the inline policy `shell`"),
+            "{text}"
+        );
+        assert_eq!(
+            told.resources.len(),
+            2,
+            "the node and the document: {told:?}"
+        );
 
         let own = by(&bob, "StartSession");
         let started = world.control.start_session(&own, start(&node_id)).await;
@@ -85,7 +97,10 @@ async fn an_explanation_and_the_call_agree_and_name_the_statement() {
             let told = explain(&world, &world.admin("Explain"), of(by_id, "bob")).await;
             let refusal = started.unwrap_err().to_string();
             assert_eq!(told.unwrap().message, Some(refusal));
-            assert!(text.contains("wants `dev`, and the request has `prod`"), "{text}");
+            assert!(
+                text.contains("wants `dev`, and the request has `prod`"),
+                "{text}"
+            );
         }
     }
 }
@@ -96,7 +111,9 @@ async fn context_can_be_supposed_in_place_of_what_is() {
     let (node_id, _) = scene(&world, "dev").await;
     let asked = of(about("ssm:StartSession", &node_id), "bob");
     let asked = supposing(asked, "ssm:resourceTag/Env", "dev");
-    let told = explain(&world, &world.admin("Explain"), asked).await.unwrap();
+    let told = explain(&world, &world.admin("Explain"), asked)
+        .await
+        .unwrap();
     assert_eq!(told.outcome, Outcome::Allowed, "{told:?}");
 
     let only_mfa = json!({
@@ -105,13 +122,17 @@ async fn context_can_be_supposed_in_place_of_what_is() {
     });
     allow(&world, "bob", only_mfa).await;
     let asked = || of(about("iam:ListUsers", "*"), "bob");
-    let told = explain(&world, &world.admin("Explain"), asked()).await.unwrap();
+    let told = explain(&world, &world.admin("Explain"), asked())
+        .await
+        .unwrap();
     assert_eq!(told.outcome, Outcome::ImplicitlyDenied);
     let text = told.sentences.join("\n");
     assert!(text.contains("aws:MultiFactorAuthPresent"), "{text}");
     assert!(text.contains("Supposed are"), "{text}");
     let with_mfa = supposing(asked(), "aws:multifactorauthpresent", "true");
-    let told = explain(&world, &world.admin("Explain"), with_mfa).await.unwrap();
+    let told = explain(&world, &world.admin("Explain"), with_mfa)
+        .await
+        .unwrap();
     assert_eq!(told.outcome, Outcome::Allowed);
 }
 
@@ -125,10 +146,16 @@ async fn others_are_explained_to_those_who_may_simulate() {
     assert!(text.contains("iam:SimulatePrincipalPolicy"), "{text}");
     let missing = of(about("ssm:StartSession", &node_id), "nobody");
     let refused = explain(&world, &by(&bob, "Explain"), missing).await;
-    assert!(matches!(refused, Err(ExplainError::Denied(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ExplainError::Denied(_))),
+        "{refused:?}"
+    );
     let missing = of(about("ssm:StartSession", &node_id), "nobody");
     let refused = explain(&world, &world.admin("Explain"), missing).await;
-    assert!(matches!(refused, Err(ExplainError::NoSuchPrincipal(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ExplainError::NoSuchPrincipal(_))),
+        "{refused:?}"
+    );
     let unknown = call(nobody(), "Explain", START);
     let refused = explain(&world, &unknown, about("ssm:StartSession", "*")).await;
     assert!(matches!(refused, Err(ExplainError::Denied(_))));
@@ -138,7 +165,12 @@ async fn others_are_explained_to_those_who_may_simulate() {
 async fn oneself_is_explained_without_other_peoples_tags_and_trust() {
     let world = World::start().await;
     let (node_id, bob) = scene(&world, "dev").await;
-    let told = explain(&world, &by(&bob, "Explain"), about("ssm:StartSession", &node_id)).await;
+    let told = explain(
+        &world,
+        &by(&bob, "Explain"),
+        about("ssm:StartSession", &node_id),
+    )
+    .await;
     let text = told.unwrap().sentences.join("\n");
     assert!(text.contains("wants `dev`"), "{text}");
     assert!(!text.contains("prod"), "{text}");
@@ -152,7 +184,10 @@ async fn oneself_is_explained_without_other_peoples_tags_and_trust() {
         trust_policy: trust.to_string(),
         ..CreateRoleInput::default()
     };
-    let made = world.control.create_role(&world.admin("CreateRole"), input).await;
+    let made = world
+        .control
+        .create_role(&world.admin("CreateRole"), input)
+        .await;
     made.unwrap();
     let account = world.control.account_id();
     let role = format!("arn:aws:iam::{account}:role/Partner");
@@ -162,7 +197,9 @@ async fn oneself_is_explained_without_other_peoples_tags_and_trust() {
     let text = told.sentences.join("\n");
     assert!(!text.contains("shared-with-few"), "{text}");
     let asked = of(about("sts:AssumeRole", &role), "bob");
-    let told = explain(&world, &world.admin("Explain"), asked).await.unwrap();
+    let told = explain(&world, &world.admin("Explain"), asked)
+        .await
+        .unwrap();
     let text = told.sentences.join("\n");
     assert!(text.contains("shared-with-few"), "{text}");
 
@@ -173,7 +210,12 @@ async fn oneself_is_explained_without_other_peoples_tags_and_trust() {
         json!({"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}),
     )
     .await;
-    let told = explain(&world, &by(&bob, "Explain"), about("sts:AssumeRole", &missing)).await;
+    let told = explain(
+        &world,
+        &by(&bob, "Explain"),
+        about("sts:AssumeRole", &missing),
+    )
+    .await;
     assert_eq!(told.unwrap().outcome, Outcome::ImplicitlyDenied);
 }
 
@@ -182,12 +224,18 @@ async fn what_is_no_action_and_no_resource_is_said_to_be_none() {
     let world = World::start().await;
     for action in ["ssm", "ssm:*", "", "ssm:Start Session"] {
         let refused = explain(&world, &world.admin("Explain"), about(action, "*")).await;
-        assert!(matches!(refused, Err(ExplainError::InvalidAction(_))), "{action}");
+        assert!(
+            matches!(refused, Err(ExplainError::InvalidAction(_))),
+            "{action}"
+        );
     }
     for resource in ["web", "arn:", "arn:aws", ""] {
         let asked = about("ssm:StartSession", resource);
         let refused = explain(&world, &world.admin("Explain"), asked).await;
-        assert!(matches!(refused, Err(ExplainError::InvalidResource(_))), "{resource}");
+        assert!(
+            matches!(refused, Err(ExplainError::InvalidResource(_))),
+            "{resource}"
+        );
     }
     let elsewhere = about("s3:GetObject", "arn:aws:s3:::bucket/key");
     let told = explain(&world, &world.admin("Explain"), elsewhere).await;
@@ -198,7 +246,12 @@ async fn what_is_no_action_and_no_resource_is_said_to_be_none() {
 async fn operations_of_nodes_are_barred_for_people() {
     let world = World::start().await;
     let asked = about("ssm:UpdateInstanceInformation", "*");
-    let told = explain(&world, &world.admin("Explain"), asked).await.unwrap();
+    let told = explain(&world, &world.admin("Explain"), asked)
+        .await
+        .unwrap();
     assert_eq!(told.outcome, Outcome::ImplicitlyDenied);
-    assert!(told.sentences[1].contains("nodes that act as themselves"), "{told:?}");
+    assert!(
+        told.sentences[1].contains("nodes that act as themselves"),
+        "{told:?}"
+    );
 }

@@ -56,7 +56,11 @@ async fn bob(world: &World, reset_required: bool) {
         reset_required: Some(reset_required),
     };
     let call = world.admin("CreateLoginProfile");
-    world.control.create_login_profile(&call, input).await.unwrap();
+    world
+        .control
+        .create_login_profile(&call, input)
+        .await
+        .unwrap();
 }
 
 /// And with an enabled device.
@@ -73,7 +77,9 @@ async fn with_device(world: &World) -> App {
 async fn caller(world: &World, signed_in: &SignInOutput, now: Timestamp) -> Caller {
     let keys = &signed_in.credentials;
     let key = keys.access_key_id.as_str();
-    let known = world.control.look_up_key(key, Some(&keys.session_token), now);
+    let known = world
+        .control
+        .look_up_key(key, Some(&keys.session_token), now);
     let known = known.await.unwrap();
     assert_eq!(known.secret.expose(), keys.secret_access_key.expose());
     known.caller
@@ -83,7 +89,9 @@ async fn caller(world: &World, signed_in: &SignInOutput, now: Timestamp) -> Call
 async fn a_password_gives_keys_of_the_user_for_half_a_day() {
     let world = World::start().await;
     bob(&world, false).await;
-    let signed_in = sign_in(&world, typed("BOB", PASSWORD), START).await.unwrap();
+    let signed_in = sign_in(&world, typed("BOB", PASSWORD), START)
+        .await
+        .unwrap();
     assert!(signed_in.arn.as_str().ends_with(":user/bob"));
     assert!(!signed_in.mfa_used);
     let expires = START.plus(Duration::from_hours(12));
@@ -93,7 +101,10 @@ async fn a_password_gives_keys_of_the_user_for_half_a_day() {
     let asking = call(caller, "GetCaller", START);
     let who = world.control.get_caller(&asking).await;
     let who = who.unwrap().into_inner();
-    assert_eq!((who.kind, who.with), (CallerKind::User, SignedInWith::Password));
+    assert_eq!(
+        (who.kind, who.with),
+        (CallerKind::User, SignedInWith::Password)
+    );
     assert_eq!(who.user_name.as_deref(), Some("bob"));
     assert_eq!((who.expires, who.mfa), (Some(expires), None));
 
@@ -117,7 +128,10 @@ async fn a_code_is_needed_after_the_right_password_only_and_good_once() {
     let wrong = sign_in(&world, typed("bob", "Wrong-Horse-1"), now).await;
     assert!(matches!(wrong, Err(SignInError::Failed)), "{wrong:?}");
     let right = sign_in(&world, typed("bob", PASSWORD), now).await;
-    assert!(matches!(right, Err(SignInError::MfaCodeRequired)), "{right:?}");
+    assert!(
+        matches!(right, Err(SignInError::MfaCodeRequired)),
+        "{right:?}"
+    );
 
     let with_code = |code: &str| SignInInput {
         mfa_code: Some(secret(code)),
@@ -127,7 +141,10 @@ async fn a_code_is_needed_after_the_right_password_only_and_good_once() {
     let wrong_code = app.code(START.plus(Duration::from_hours(1)));
     for code in [wrong_code.as_str(), used.as_str(), "", "12345x"] {
         let refused = sign_in(&world, with_code(code), now).await;
-        assert!(matches!(refused, Err(SignInError::Failed)), "{code}: {refused:?}");
+        assert!(
+            matches!(refused, Err(SignInError::Failed)),
+            "{code}: {refused:?}"
+        );
     }
     let fresh = app.code(now);
     let signed_in = sign_in(&world, with_code(&fresh), now).await.unwrap();
@@ -151,7 +168,10 @@ async fn a_password_that_must_change_is_good_for_changing_it() {
         ..typed("bob", PASSWORD)
     };
     let refused = sign_in(&world, typed("bob", PASSWORD), now).await;
-    assert!(matches!(refused, Err(SignInError::NewPasswordRequired)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(SignInError::NewPasswordRequired)),
+        "{refused:?}"
+    );
     for bad in ["short", PASSWORD] {
         let refused = sign_in(&world, with_new(bad), now).await;
         let policy = matches!(refused, Err(SignInError::PasswordPolicyViolation(_)));
@@ -159,7 +179,10 @@ async fn a_password_that_must_change_is_good_for_changing_it() {
     }
     // Without the code nothing changes.
     let refused = sign_in(&world, with_new(NEW), now).await;
-    assert!(matches!(refused, Err(SignInError::MfaCodeRequired)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(SignInError::MfaCodeRequired)),
+        "{refused:?}"
+    );
     let complete = SignInInput {
         mfa_code: Some(secret(&app.code(now))),
         ..with_new(NEW)
@@ -206,27 +229,45 @@ async fn guessing_is_stopped_for_names_that_exist_and_for_others_alike() {
             let refused = world.control.sign_in(&call, &input).await.unwrap_err();
             answers.push(matches!(refused, SignInError::TooManyAttempts));
         }
-        assert_eq!(answers.iter().filter(|limited| **limited).count(), 1, "{name}");
+        assert_eq!(
+            answers.iter().filter(|limited| **limited).count(),
+            1,
+            "{name}"
+        );
         assert!(answers[10], "{name}");
     }
     let limited = from("198.51.100.7", START);
-    let right = world.control.sign_in(&limited, &typed("bob", PASSWORD)).await;
-    assert!(matches!(right, Err(SignInError::TooManyAttempts)), "{right:?}");
+    let right = world
+        .control
+        .sign_in(&limited, &typed("bob", PASSWORD))
+        .await;
+    assert!(
+        matches!(right, Err(SignInError::TooManyAttempts)),
+        "{right:?}"
+    );
     // Whoever is elsewhere is not locked out.
-    sign_in(&world, typed("bob", PASSWORD), START).await.unwrap();
+    sign_in(&world, typed("bob", PASSWORD), START)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn keys_of_a_sign_in_end_with_the_password() {
     let world = World::start().await;
     bob(&world, false).await;
-    let signed_in = sign_in(&world, typed("bob", PASSWORD), START).await.unwrap();
+    let signed_in = sign_in(&world, typed("bob", PASSWORD), START)
+        .await
+        .unwrap();
     let call = world.admin("DeleteLoginProfile");
-    let deleted = world.control.delete_login_profile(&call, Some("bob".into()));
+    let deleted = world
+        .control
+        .delete_login_profile(&call, Some("bob".into()));
     deleted.await.unwrap();
     let keys = &signed_in.credentials;
     let key = keys.access_key_id.as_str();
-    let known = world.control.look_up_key(key, Some(&keys.session_token), START);
+    let known = world
+        .control
+        .look_up_key(key, Some(&keys.session_token), START);
     assert!(known.await.is_err());
     let again = sign_in(&world, typed("bob", PASSWORD), START).await;
     assert!(matches!(again, Err(SignInError::Failed)), "{again:?}");
@@ -242,7 +283,10 @@ async fn the_trail_has_every_attempt_and_nothing_that_was_typed() {
     let typed_as_name = "Hunter2-Hunter2";
     let _ = sign_in(&world, typed(typed_as_name, "x"), now).await;
     let unknown = world.record("ConsoleLogin");
-    assert_eq!(unknown["userIdentity"]["userName"], "HIDDEN_DUE_TO_SECURITY_REASONS");
+    assert_eq!(
+        unknown["userIdentity"]["userName"],
+        "HIDDEN_DUE_TO_SECURITY_REASONS"
+    );
     assert_eq!(unknown["errorMessage"], "Failed authentication");
     assert_eq!(unknown.get("errorCode"), None);
 
@@ -254,8 +298,15 @@ async fn the_trail_has_every_attempt_and_nothing_that_was_typed() {
 
     let before = world.count("ConsoleLogin");
     let _ = sign_in(&world, typed("bob", PASSWORD), now).await;
-    assert_eq!(world.count("ConsoleLogin"), before, "half a sign-in is no failure");
-    assert_eq!(world.record("CheckMfa")["responseElements"]["CheckMfa"], "Success");
+    assert_eq!(
+        world.count("ConsoleLogin"),
+        before,
+        "half a sign-in is no failure"
+    );
+    assert_eq!(
+        world.record("CheckMfa")["responseElements"]["CheckMfa"],
+        "Success"
+    );
 
     let input = SignInInput {
         mfa_code: Some(secret(&code)),
@@ -282,5 +333,8 @@ async fn without_its_record_nobody_signs_in() {
     bob(&world, false).await;
     world.fail_commits(true);
     let refused = sign_in(&world, typed("bob", PASSWORD), START).await;
-    assert!(matches!(refused, Err(SignInError::Internal(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(SignInError::Internal(_))),
+        "{refused:?}"
+    );
 }
