@@ -296,6 +296,8 @@ impl GatewayTask {
                 signal = self.signals.recv() => match signal {
                     Ok(Signal::Session(session_id)) => self.look_at_session(&session_id).await,
                     Ok(Signal::Node(node_id)) => self.look_at_node(&node_id).await,
+                    // What callers may do is control's matter, which tells by session.
+                    Ok(Signal::Identities) => {}
                     Err(RecvError::Lagged(_)) => self.sweep().await,
                     Err(RecvError::Closed) => break,
                 },
