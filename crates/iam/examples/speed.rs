@@ -31,15 +31,49 @@ fn main() -> anyhow::Result<()> {
     let other = Context::new().with("ssm:resourceTag/Team", "none");
     let production = Context::new().with("aws:ResourceTag/Env", "prod");
     let cases = [
-        ("allowed by the last", "ssm:StartSession", "instance/i-0123456789abcdef0", &node, Outcome::Allowed),
-        ("allowed by a variable", "ssm:TerminateSession", "session/alice-0123456789abcdef0", &other, Outcome::Allowed),
-        ("denied explicitly", "ssm:StartSession", "instance/i-0123456789abcdef0", &production, Outcome::ExplicitlyDenied),
-        ("on no listed node", "ssm:StartSession", "instance/i-0123456789abcdef0", &other, Outcome::ImplicitlyDenied),
-        ("no such action", "kms:Decrypt", "key/1234abcd", &other, Outcome::ImplicitlyDenied),
+        (
+            "allowed by the last",
+            "ssm:StartSession",
+            "instance/i-0123456789abcdef0",
+            &node,
+            Outcome::Allowed,
+        ),
+        (
+            "allowed by a variable",
+            "ssm:TerminateSession",
+            "session/alice-0123456789abcdef0",
+            &other,
+            Outcome::Allowed,
+        ),
+        (
+            "denied explicitly",
+            "ssm:StartSession",
+            "instance/i-0123456789abcdef0",
+            &production,
+            Outcome::ExplicitlyDenied,
+        ),
+        (
+            "on no listed node",
+            "ssm:StartSession",
+            "instance/i-0123456789abcdef0",
+            &other,
+            Outcome::ImplicitlyDenied,
+        ),
+        (
+            "no such action",
+            "kms:Decrypt",
+            "key/1234abcd",
+            &other,
+            Outcome::ImplicitlyDenied,
+        ),
     ];
     let mut output = io::stdout().lock();
     for (name, action, resource, resource_context, expected) in cases {
-        let service = if resource.starts_with("instance") { "ec2" } else { "ssm" };
+        let service = if resource.starts_with("instance") {
+            "ec2"
+        } else {
+            "ssm"
+        };
         let arn = format!("arn:aws:{service}:us-east-1:{ACCOUNT}:{resource}");
         let request = Request {
             principal: &principal,
@@ -48,7 +82,10 @@ fn main() -> anyhow::Result<()> {
             context: &context,
             account: ACCOUNT,
         };
-        let policies = Policies { identity: &identity, ..Policies::default() };
+        let policies = Policies {
+            identity: &identity,
+            ..Policies::default()
+        };
         anyhow::ensure!(decide(&request, &policies).outcome == expected, "{name}");
         let (count, spent) = measure(&request, &policies);
         let rate = f64::from(count) / spent.as_secs_f64();
@@ -63,8 +100,14 @@ fn core_time(started: Instant) -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // After the name in brackets, user time is the twelfth field, in hundredths of a second.
     let fields = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = fields.split_whitespace().nth(11).and_then(|ticks| ticks.parse().ok());
-    ticks.map_or_else(|| started.elapsed(), |ticks: u64| Duration::from_millis(ticks * 10))
+    let ticks = fields
+        .split_whitespace()
+        .nth(11)
+        .and_then(|ticks| ticks.parse().ok());
+    ticks.map_or_else(
+        || started.elapsed(),
+        |ticks: u64| Duration::from_millis(ticks * 10),
+    )
 }
 
 fn measure(request: &Request<'_>, policies: &Policies<'_>) -> (u32, Duration) {
@@ -135,8 +178,10 @@ fn statement_number(number: usize) -> Value {
         3 => json!({ "Sid": sid, "Effect": "Deny", "Action": ["ssm:*Session", "ssm:SendCommand"],
             "Resource": "*", "Condition": { "StringEquals": { "aws:ResourceTag/Env": "prod" },
             "NotIpAddress": { "aws:SourceIp": [format!("198.51.100.{number}/32"), "192.0.2.0/24"] } } }),
-        4 => json!({ "Sid": sid, "Effect": "Allow", "Action": ["ssm:TerminateSession", "ssm:ResumeSession"],
-            "Resource": format!("arn:aws:ssm:*:*:session/${{aws:username}}-{}*", if number == 196 { "" } else { "x" }) }),
+        4 => {
+            json!({ "Sid": sid, "Effect": "Allow", "Action": ["ssm:TerminateSession", "ssm:ResumeSession"],
+            "Resource": format!("arn:aws:ssm:*:*:session/${{aws:username}}-{}*", if number == 196 { "" } else { "x" }) })
+        }
         _ => json!({ "Sid": sid, "Effect": "Allow", "Action": "ssm:StartSession",
             "Resource": "arn:aws:ec2:*:*:instance/*", "Condition": {
                 "DateGreaterThan": { "aws:CurrentTime": "2027-01-01T00:00:00Z" },

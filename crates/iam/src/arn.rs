@@ -115,11 +115,7 @@ pub(crate) enum NotAPattern {
 impl ArnPattern {
     /// Reads an entry of `Resource` or `NotResource`. `short` allows an ARN that stops early with a
     /// `*`, whose missing parts are then `*` as well.
-    pub(crate) fn resource(
-        text: &str,
-        variables: bool,
-        short: bool,
-    ) -> Result<Self, NotAPattern> {
+    pub(crate) fn resource(text: &str, variables: bool, short: bool) -> Result<Self, NotAPattern> {
         if text == "*" {
             return Ok(Self::Everything);
         }
@@ -339,9 +335,15 @@ mod tests {
     #[test]
     fn an_empty_part_is_matched_by_an_empty_part_or_a_star() {
         let document = "arn:aws:ssm:us-east-1::document/AWS-StartSSHSession";
-        assert!(resource("arn:aws:ssm:*:*:document/AWS-StartSSHSession", document));
+        assert!(resource(
+            "arn:aws:ssm:*:*:document/AWS-StartSSHSession",
+            document
+        ));
         assert!(resource("arn:aws:ssm:*::document/AWS-*", document));
-        assert!(!resource("arn:aws:ssm:*:111122223333:document/AWS-*", document));
+        assert!(!resource(
+            "arn:aws:ssm:*:111122223333:document/AWS-*",
+            document
+        ));
         assert!(!resource("arn:aws:ssm:*:?:document/AWS-*", document));
     }
 
@@ -357,7 +359,10 @@ mod tests {
     fn the_last_part_crosses_slashes_and_colons() {
         let stream = "arn:aws:logs:us-east-1:111122223333:log-group:a/b:log-stream:c";
         assert!(resource("arn:aws:logs:*:*:log-group:a*c", stream));
-        assert!(resource("arn:aws:logs:*:*:log-group:*:log-stream:?", stream));
+        assert!(resource(
+            "arn:aws:logs:*:*:log-group:*:log-stream:?",
+            stream
+        ));
     }
 
     #[test]
@@ -370,13 +375,24 @@ mod tests {
     #[test]
     fn texts_that_are_no_resource_patterns_are_refused() {
         let refuse = |text| ArnPattern::resource(text, true, true).expect_err(text);
-        for text in ["", "**", "instance/*", "arn", "arn:aws:ec2", "arn:aws:ec2:us-east-1:1", "a*"] {
+        for text in [
+            "",
+            "**",
+            "instance/*",
+            "arn",
+            "arn:aws:ec2",
+            "arn:aws:ec2:us-east-1:1",
+            "a*",
+        ] {
             assert_eq!(refuse(text), NotAPattern::NotAnArn, "{text}");
         }
         assert_eq!(refuse("arn::s3:::b"), NotAPattern::Partition);
         assert_eq!(refuse("arn:aws::::b"), NotAPattern::Service);
         assert_eq!(refuse("arn:aws:s*:::b"), NotAPattern::Service);
-        assert_eq!(refuse("arn:aws:ssm:*:${aws:PrincipalAccount}:x"), NotAPattern::Variable);
+        assert_eq!(
+            refuse("arn:aws:ssm:*:${aws:PrincipalAccount}:x"),
+            NotAPattern::Variable
+        );
         assert!(ArnPattern::resource("arn:aws:ssm:*", true, false).is_err());
         assert!(ArnPattern::resource("arn:aws:ssm:*:${x}:x", false, false).is_ok());
     }
@@ -395,7 +411,13 @@ mod tests {
         ] {
             assert!(value(pattern, role), "{pattern}");
         }
-        for pattern in ["role/*", "", "${none}", "arn:aws:iam::${aws:username}:role/*", "${aws:username}"] {
+        for pattern in [
+            "role/*",
+            "",
+            "${none}",
+            "arn:aws:iam::${aws:username}:role/*",
+            "${aws:username}",
+        ] {
             assert!(!value(pattern, role), "{pattern}");
         }
         assert!(!value("arn:aws:iam::*:*", "not an arn"));

@@ -21,9 +21,7 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     Context, Decision, NamedPolicy, Policies, Policy, PolicyError, PolicyKind, PolicySource,
-    Principal, Request, Resource,
-    arn::ArnParts,
-    explain_all,
+    Principal, Request, Resource, arn::ArnParts, explain_all,
 };
 
 /// Why a case cannot be judged.
@@ -203,14 +201,16 @@ impl Sets {
             let levels = levels.iter().map(|level| list(level, kind, what));
             levels.collect::<Result<Vec<_>, _>>()
         };
-        let boundary = case.boundary.as_ref().map(|texts| {
-            list(texts, PolicyKind::Boundary, "boundary")
-        });
-        let session = case.session.map(|text| {
-            list(&[text], PolicyKind::Session, "session policy")
-        });
+        let boundary = case
+            .boundary
+            .as_ref()
+            .map(|texts| list(texts, PolicyKind::Boundary, "boundary"));
+        let session = case
+            .session
+            .map(|text| list(&[text], PolicyKind::Session, "session policy"));
         let is_role = |arn: &str| {
-            ArnParts::parse(arn).is_some_and(|p| p.service() == "iam" && p.rest.starts_with("role/"))
+            ArnParts::parse(arn)
+                .is_some_and(|p| p.service() == "iam" && p.rest.starts_with("role/"))
         };
         let resource_kind = match resources.first() {
             Some((arn, _)) if is_role(arn) => PolicyKind::Trust,

@@ -95,7 +95,11 @@ enum Said {
 
 impl From<bool> for Said {
     fn from(matches: bool) -> Self {
-        if matches { Self::Matches } else { Self::Differs }
+        if matches {
+            Self::Matches
+        } else {
+            Self::Differs
+        }
     }
 }
 
@@ -184,7 +188,9 @@ impl Condition {
         match (self.rule.set, &*entry.values) {
             (Some(Set::All), _) => values.all(|value| self.holds_value(value, effect, facts)),
             (Some(Set::Any), _) => values.any(|value| self.holds_value(value, effect, facts)),
-            (None, [value]) => self.holds_said(self.test.say(value, Some(&entry.parsed), facts), effect),
+            (None, [value]) => {
+                self.holds_said(self.test.say(value, Some(&entry.parsed), facts), effect)
+            }
             // A list without a set operator has no agreed meaning.
             (None, _) => {
                 effect == Effect::Deny && values.any(|value| self.holds_value(value, effect, facts))
@@ -274,10 +280,7 @@ impl Test {
                 .iter()
                 .any(|text| text.equals(value, *ignore_case, facts))
                 .into(),
-            Self::Like(globs) => globs
-                .iter()
-                .any(|glob| glob.matches(value, facts))
-                .into(),
+            Self::Like(globs) => globs.iter().any(|glob| glob.matches(value, facts)).into(),
             Self::Arn(patterns) => {
                 let named = Named::new(value);
                 patterns
@@ -325,10 +328,7 @@ fn compare<T: Ord>(order: Order, value: Option<T>, wanted: &[T]) -> Said {
     }
 }
 
-fn all<T>(
-    wanted: &[String],
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Vec<T>, BadCondition> {
+fn all<T>(wanted: &[String], parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, BadCondition> {
     let parsed = wanted
         .iter()
         .enumerate()

@@ -324,9 +324,8 @@ impl Judge<'_> {
     fn explicit_deny(&self) -> Option<Reason> {
         let policies = self.policies;
         let find = |kind, list: &[NamedPolicy]| self.find(Effect::Deny, kind, list);
-        let levels = |kind, levels: &[Vec<NamedPolicy>]| {
-            levels.iter().find_map(|level| find(kind, level))
-        };
+        let levels =
+            |kind, levels: &[Vec<NamedPolicy>]| levels.iter().find_map(|level| find(kind, level));
         let own = || {
             if self.is_root() {
                 return None;
@@ -366,7 +365,8 @@ impl Judge<'_> {
         }
         // AWS attaches a policy that allows everything to each level of these and lets nobody take it
         // away, so a level that says nothing of allowing allows.
-        let silent = |level: &[NamedPolicy]| !level.iter().any(|named| named.policy.allows_anything());
+        let silent =
+            |level: &[NamedPolicy]| !level.iter().any(|named| named.policy.allows_anything());
         let mut rcps = self.policies.rcps.iter();
         if !self.question.principal.is_service_linked()
             && !rcps.all(|level| silent(level) || allows(PolicyType::ResourceControl, level))
@@ -459,12 +459,7 @@ impl Judge<'_> {
         }
     }
 
-    fn find(
-        &self,
-        effect: Effect,
-        kind: PolicyType,
-        list: &[NamedPolicy],
-    ) -> Option<StatementRef> {
+    fn find(&self, effect: Effect, kind: PolicyType, list: &[NamedPolicy]) -> Option<StatementRef> {
         list.iter().find_map(|named| {
             let hit = named.policy.find(effect, self.question)?;
             Some(reference(kind, named, hit))

@@ -117,7 +117,11 @@ impl StatementRef {
             PolicySource::Unnamed { .. } => format!(" ({kind})"),
             _ => String::new(),
         };
-        format!("statement {}{name} of {}{kind}", self.index + 1, self.source)
+        format!(
+            "statement {}{name} of {}{kind}",
+            self.index + 1,
+            self.source
+        )
     }
 }
 
@@ -304,9 +308,7 @@ pub(crate) fn near_misses(
     misses
 }
 
-fn all<'a>(
-    policies: &'a Policies<'a>,
-) -> impl Iterator<Item = (PolicyType, &'a NamedPolicy)> + 'a {
+fn all<'a>(policies: &'a Policies<'a>) -> impl Iterator<Item = (PolicyType, &'a NamedPolicy)> + 'a {
     let with = |kind, list: &'a [NamedPolicy]| list.iter().map(move |named| (kind, named));
     let levels = |kind, levels: &'a [Vec<NamedPolicy>]| {
         levels.iter().flatten().map(move |named| (kind, named))

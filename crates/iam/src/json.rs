@@ -139,7 +139,12 @@ mod tests {
 
     #[test]
     fn numbers_take_one_form() {
-        for (text, canonical) in [("10", "10"), ("10.0", "10"), ("-1.50", "-1.5"), ("1e3", "1000")] {
+        for (text, canonical) in [
+            ("10", "10"),
+            ("10.0", "10"),
+            ("-1.50", "-1.5"),
+            ("1e3", "1000"),
+        ] {
             assert_eq!(Json::parse(text), Ok(Json::Number(canonical.to_owned())));
         }
     }

@@ -54,40 +54,170 @@ macro_rules! managed {
 }
 
 const ALL: &[ManagedPolicy] = &[
-    managed!("/", "AWSCloudTrail_FullAccess", "v3", "Everything about trails, with the buckets and topics that they need."),
-    managed!("/", "AWSCloudTrail_ReadOnlyAccess", "v1", "Reading trails and events."),
+    managed!(
+        "/",
+        "AWSCloudTrail_FullAccess",
+        "v3",
+        "Everything about trails, with the buckets and topics that they need."
+    ),
+    managed!(
+        "/",
+        "AWSCloudTrail_ReadOnlyAccess",
+        "v1",
+        "Reading trails and events."
+    ),
     managed!("/", "AWSDenyAll", "v2", "Nothing, whatever else allows."),
-    managed!("/", "AWSKeyManagementServicePowerUser", "v2", "Managing keys without using them."),
-    managed!("/aws-service-role/", "AWSSystemsManagerJustInTimeAccessServicePolicy", "v9", "What the approval of just-in-time access needs."),
-    managed!("/", "AWSSystemsManagerJustInTimeAccessTokenPolicy", "v6", "What the role behind just-in-time access tokens may do."),
-    managed!("/", "AWSSystemsManagerJustInTimeAccessTokenSessionPolicy", "v3", "Session policy of just-in-time access tokens, beside a statement for the node."),
+    managed!(
+        "/",
+        "AWSKeyManagementServicePowerUser",
+        "v2",
+        "Managing keys without using them."
+    ),
+    managed!(
+        "/aws-service-role/",
+        "AWSSystemsManagerJustInTimeAccessServicePolicy",
+        "v9",
+        "What the approval of just-in-time access needs."
+    ),
+    managed!(
+        "/",
+        "AWSSystemsManagerJustInTimeAccessTokenPolicy",
+        "v6",
+        "What the role behind just-in-time access tokens may do."
+    ),
+    managed!(
+        "/",
+        "AWSSystemsManagerJustInTimeAccessTokenSessionPolicy",
+        "v3",
+        "Session policy of just-in-time access tokens, beside a statement for the node."
+    ),
     managed!("/", "AdministratorAccess", "v1", "Everything."),
-    managed!("/service-role/", "AmazonEC2RoleforSSM", "v8", "Deprecated: the former policy of a node's role, with all logs and buckets."),
-    managed!("/", "AmazonEventBridgeFullAccess", "v7", "Everything about event buses and rules."),
-    managed!("/", "AmazonEventBridgeReadOnlyAccess", "v7", "Reading event buses and rules."),
-    managed!("/", "AmazonS3FullAccess", "v2", "Everything about buckets and objects."),
-    managed!("/", "AmazonS3ReadOnlyAccess", "v3", "Reading buckets and objects."),
+    managed!(
+        "/service-role/",
+        "AmazonEC2RoleforSSM",
+        "v8",
+        "Deprecated: the former policy of a node's role, with all logs and buckets."
+    ),
+    managed!(
+        "/",
+        "AmazonEventBridgeFullAccess",
+        "v7",
+        "Everything about event buses and rules."
+    ),
+    managed!(
+        "/",
+        "AmazonEventBridgeReadOnlyAccess",
+        "v7",
+        "Reading event buses and rules."
+    ),
+    managed!(
+        "/",
+        "AmazonS3FullAccess",
+        "v2",
+        "Everything about buckets and objects."
+    ),
+    managed!(
+        "/",
+        "AmazonS3ReadOnlyAccess",
+        "v3",
+        "Reading buckets and objects."
+    ),
     managed!("/", "AmazonSNSFullAccess", "v2", "Everything about topics."),
-    managed!("/", "AmazonSNSReadOnlyAccess", "v2", "Reading topics and subscriptions."),
-    managed!("/", "AmazonSSMFullAccess", "v4", "Everything in Systems Manager."),
-    managed!("/", "AmazonSSMManagedEC2InstanceDefaultPolicy", "v2", "What a node's role needs to be managed, without reading parameters."),
-    managed!("/", "AmazonSSMManagedInstanceCore", "v2", "What a node's role needs to be managed and to serve sessions."),
-    managed!("/", "AmazonSSMPatchAssociation", "v1", "Reading patch baselines for patch associations."),
-    managed!("/", "AmazonSSMReadOnlyAccess", "v1", "Reading everything in Systems Manager, access tokens and parameters included."),
-    managed!("/", "CloudWatchAgentServerPolicy", "v3", "What the CloudWatch agent needs on a node."),
-    managed!("/", "CloudWatchLogsFullAccess", "v8", "Everything about logs."),
+    managed!(
+        "/",
+        "AmazonSNSReadOnlyAccess",
+        "v2",
+        "Reading topics and subscriptions."
+    ),
+    managed!(
+        "/",
+        "AmazonSSMFullAccess",
+        "v4",
+        "Everything in Systems Manager."
+    ),
+    managed!(
+        "/",
+        "AmazonSSMManagedEC2InstanceDefaultPolicy",
+        "v2",
+        "What a node's role needs to be managed, without reading parameters."
+    ),
+    managed!(
+        "/",
+        "AmazonSSMManagedInstanceCore",
+        "v2",
+        "What a node's role needs to be managed and to serve sessions."
+    ),
+    managed!(
+        "/",
+        "AmazonSSMPatchAssociation",
+        "v1",
+        "Reading patch baselines for patch associations."
+    ),
+    managed!(
+        "/",
+        "AmazonSSMReadOnlyAccess",
+        "v1",
+        "Reading everything in Systems Manager, access tokens and parameters included."
+    ),
+    managed!(
+        "/",
+        "CloudWatchAgentServerPolicy",
+        "v3",
+        "What the CloudWatch agent needs on a node."
+    ),
+    managed!(
+        "/",
+        "CloudWatchLogsFullAccess",
+        "v8",
+        "Everything about logs."
+    ),
     managed!("/", "CloudWatchLogsReadOnlyAccess", "v12", "Reading logs."),
     managed!("/", "IAMFullAccess", "v2", "Everything about identities."),
-    managed!("/", "IAMReadOnlyAccess", "v4", "Reading everything about identities."),
-    managed!("/", "IAMSelfManageServiceSpecificCredentials", "v1", "Managing one's own service-specific credentials."),
-    managed!("/", "IAMUserChangePassword", "v5", "Changing one's own password."),
+    managed!(
+        "/",
+        "IAMReadOnlyAccess",
+        "v4",
+        "Reading everything about identities."
+    ),
+    managed!(
+        "/",
+        "IAMSelfManageServiceSpecificCredentials",
+        "v1",
+        "Managing one's own service-specific credentials."
+    ),
+    managed!(
+        "/",
+        "IAMUserChangePassword",
+        "v5",
+        "Changing one's own password."
+    ),
     managed!("/", "IAMUserSSHKeys", "v1", "Managing one's own SSH keys."),
     managed!("/", "PowerUserAccess", "v12", "Everything but identities."),
     managed!("/", "ReadOnlyAccess", "v190", "Reading everything."),
-    managed!("/", "SecurityAudit", "v94", "Reading how everything is configured, without contents."),
-    managed!("/job-function/", "SupportUser", "v11", "Reading what is needed to find and resolve problems."),
-    managed!("/job-function/", "SystemAdministrator", "v12", "Running applications and their infrastructure."),
-    managed!("/job-function/", "ViewOnlyAccess", "v46", "Listing resources, without their contents."),
+    managed!(
+        "/",
+        "SecurityAudit",
+        "v94",
+        "Reading how everything is configured, without contents."
+    ),
+    managed!(
+        "/job-function/",
+        "SupportUser",
+        "v11",
+        "Reading what is needed to find and resolve problems."
+    ),
+    managed!(
+        "/job-function/",
+        "SystemAdministrator",
+        "v12",
+        "Running applications and their infrastructure."
+    ),
+    managed!(
+        "/job-function/",
+        "ViewOnlyAccess",
+        "v46",
+        "Listing resources, without their contents."
+    ),
 ];
 
 #[cfg(test)]

@@ -43,9 +43,7 @@ impl Place {
 
 pub(crate) fn policy(text: &str, kind: PolicyKind) -> Result<Policy, PolicyError> {
     Quota::Document.check(document_size(text))?;
-    let strange = |character: &char| {
-        !matches!(character, '\t' | '\n' | '\r' | '\u{20}'..='\u{ff}')
-    };
+    let strange = |character: &char| !matches!(character, '\t' | '\n' | '\r' | '\u{20}'..='\u{ff}');
     if let Some(character) = text.chars().find(strange) {
         let detail = format!("U+{:04X} cannot occur in a policy", u32::from(character));
         return Err(not_json(kind, detail));
@@ -64,7 +62,8 @@ fn document(members: Members, kind: PolicyKind) -> Result<Policy, PolicyError> {
     for (name, value) in members {
         match (&*name, value) {
             ("Version", Json::String(text)) => version = parse_version(&text)?,
-            ("Id", Json::String(_)) if matches!(kind, PolicyKind::Resource | PolicyKind::Trust) => {}
+            ("Id", Json::String(_)) if matches!(kind, PolicyKind::Resource | PolicyKind::Trust) => {
+            }
             ("Statement", Json::Object(members)) => statements = Some(vec![Json::Object(members)]),
             ("Statement", Json::Array(items)) => statements = Some(items),
             ("Version" | "Id" | "Statement", _) => {
@@ -113,7 +112,9 @@ fn parse_version(text: &str) -> Result<Version, PolicyError> {
 
 fn check_sids(statements: &[Statement]) -> Result<(), PolicyError> {
     let mut seen = std::collections::HashSet::new();
-    let sids = statements.iter().filter_map(|statement| statement.sid.as_ref());
+    let sids = statements
+        .iter()
+        .filter_map(|statement| statement.sid.as_ref());
     for sid in sids.filter(|sid| !sid.is_empty()) {
         if !seen.insert(sid) {
             return Err(Problem::DuplicateSid.at(format!("two statements are named `{sid}`")));
@@ -266,7 +267,10 @@ fn parse_principal_map(members: Members, place: Place) -> Result<Vec<Named>, Pol
         for text in strings(value, &key, place)? {
             let principal = Named::parse(&key, &text).ok_or_else(|| {
                 let quoted = format!("\"{key}\":\"{text}\"");
-                place.at(Problem::Principal(quoted), format!("`{text}` is no principal"))
+                place.at(
+                    Problem::Principal(quoted),
+                    format!("`{text}` is no principal"),
+                )
             })?;
             named.push(principal);
         }

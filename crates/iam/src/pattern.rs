@@ -223,7 +223,10 @@ impl Mixed {
         }
         let words = characters.len().div_ceil(64);
         let mut others = vec![0; words];
-        for (at, _) in (0..).zip(&characters).filter(|(_, wanted)| wanted.is_none()) {
+        for (at, _) in (0..)
+            .zip(&characters)
+            .filter(|(_, wanted)| wanted.is_none())
+        {
             set_bit(&mut others, at);
         }
         let mut places = BTreeMap::new();

@@ -72,7 +72,9 @@ impl Places {
         let all = statements.iter().enumerate();
         for (place, statement) in all.filter(|(_, statement)| statement.effect == effect) {
             match statement.actions.exact_names() {
-                Some(names) => places.exact.extend(names.into_iter().map(|name| (name, place))),
+                Some(names) => places
+                    .exact
+                    .extend(names.into_iter().map(|name| (name, place))),
                 None => places.others.push(place),
             }
         }
@@ -293,7 +295,9 @@ impl Actions {
     pub(crate) fn cover(&self, action: &Action<'_>) -> bool {
         let listed = self.patterns.iter().any(|pattern| match pattern {
             ActionPattern::Everything => true,
-            ActionPattern::Exact { service, name } => name.is(action.name) && service.is(action.service),
+            ActionPattern::Exact { service, name } => {
+                name.is(action.name) && service.is(action.service)
+            }
             ActionPattern::Of { service, name } => {
                 service.is(action.service) && name.matches(action.name.text)
             }

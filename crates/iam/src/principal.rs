@@ -431,7 +431,11 @@ mod tests {
             ("AROADEV", carol(), Some(Grade::Role)),
             ("arn:aws:iam::111122223333:role/Dev", carol(), None),
             (SESSION, carol(), Some(Grade::Direct)),
-            ("arn:aws:sts::111122223333:assumed-role/Dev/dave", carol(), None),
+            (
+                "arn:aws:sts::111122223333:assumed-role/Dev/dave",
+                carol(),
+                None,
+            ),
             ("AROADEV:carol", carol(), Some(Grade::Direct)),
             ("AROADEV:dave", carol(), None),
             ("AROAOPS:carol", carol(), None),
@@ -455,7 +459,13 @@ mod tests {
             (&[ROOT, ROLE], carol(), false),
             (&[ROOT, SESSION], carol(), false),
             (&[ROOT, SESSION, ROLE], carol(), true),
-            (&[ROOT], Principal::AccountRoot { account: ACCOUNT.to_owned() }, true),
+            (
+                &[ROOT],
+                Principal::AccountRoot {
+                    account: ACCOUNT.to_owned(),
+                },
+                true,
+            ),
             (&[ROOT], Principal::Anonymous, false),
         ];
         for (texts, principal, spared) in cases {

@@ -329,7 +329,11 @@ mod tests {
             ("${aws:userid,'x'}", "x", Fit::Unresolved),
         ];
         for (pattern, text, expected) in cases {
-            assert_eq!(fits(pattern, text, &context), expected, "{pattern} on {text}");
+            assert_eq!(
+                fits(pattern, text, &context),
+                expected,
+                "{pattern} on {text}"
+            );
         }
     }
 
@@ -353,6 +357,9 @@ mod tests {
         let context = Context::new().with("aws:username", "alice");
         let glob = Glob::parse("${aws:username}*", false);
         assert_eq!(glob.fits("alice", &Facts::of(&context)), Fit::No);
-        assert_eq!(glob.fits("${aws:username}-1", &Facts::of(&context)), Fit::Yes);
+        assert_eq!(
+            glob.fits("${aws:username}-1", &Facts::of(&context)),
+            Fit::Yes
+        );
     }
 }

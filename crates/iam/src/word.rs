@@ -60,10 +60,22 @@ mod tests {
 
     #[test]
     fn words_are_equal_when_their_texts_are() {
-        let texts = ["", "\0", "a", "a\0", "startsession", "updateinstanceinformation", "updateinstanceinf"];
+        let texts = [
+            "",
+            "\0",
+            "a",
+            "a\0",
+            "startsession",
+            "updateinstanceinformation",
+            "updateinstanceinf",
+        ];
         for left in texts {
             for right in texts {
-                assert_eq!(Word::new(left).is(WordRef::new(right)), left == right, "{left} {right}");
+                assert_eq!(
+                    Word::new(left).is(WordRef::new(right)),
+                    left == right,
+                    "{left} {right}"
+                );
             }
         }
     }
