@@ -25,7 +25,9 @@ async fn may(world: &World, name: &str, policy: &str) -> UserView {
     let made = user(world, name).await;
     let holder = Holder::User(name.to_owned());
     let call = world.admin("PutUserPolicy");
-    let put = world.control.put_inline_policy(&call, &holder, "only", policy);
+    let put = world
+        .control
+        .put_inline_policy(&call, &holder, "only", policy);
     put.await.unwrap();
     made
 }
@@ -83,17 +85,29 @@ async fn only_the_policy_that_a_condition_names_can_be_attached() {
         )
     );
     let call = by(&alice, "DetachRolePolicy");
-    world.control.detach_policy(&call, &dev, CORE).await.unwrap();
+    world
+        .control
+        .detach_policy(&call, &dev, CORE)
+        .await
+        .unwrap();
     let call = world.admin("ListAttachedRolePolicies");
-    let left = world.control.list_attached_policies(&call, &dev, None, &first(10));
-    assert!(left.await.unwrap().into_inner().items.is_empty());
+    let left = world
+        .control
+        .list_attached_policies(&call, &dev, None, &first(10))
+        .await;
+    assert!(left.unwrap().into_inner().items.is_empty());
 }
 
 #[tokio::test]
 async fn a_boundary_can_be_demanded_and_tagging_a_new_role_is_an_action_of_its_own() {
     let world = World::start().await;
     let condition = format!(r#"{{"StringEquals": {{"iam:PermissionsBoundary": "{CORE}"}}}}"#);
-    let alice = may(&world, "alice", &allow(r#""iam:CreateRole""#, "*", &condition)).await;
+    let alice = may(
+        &world,
+        "alice",
+        &allow(r#""iam:CreateRole""#, "*", &condition),
+    )
+    .await;
     let create = async |input: CreateRoleInput| {
         let call = by(&alice, "CreateRole");
         world.control.create_role(&call, input).await
@@ -139,9 +153,16 @@ async fn tags_of_roles_and_of_requests_decide() {
     assert_eq!(code(tag("None", "Env").await), "AccessDenied");
     let call = by(&alice, "UntagRole");
     let keys = ["Env".to_owned()];
-    world.control.untag_role(&call, "Blue", &keys).await.unwrap();
+    world
+        .control
+        .untag_role(&call, "Blue", &keys)
+        .await
+        .unwrap();
     let call = world.admin("ListRoleTags");
-    let tags = world.control.list_role_tags(&call, "Blue", &first(10)).await;
+    let tags = world
+        .control
+        .list_role_tags(&call, "Blue", &first(10))
+        .await;
     assert_eq!(tags.unwrap().into_inner().items.len(), 1);
 }
 
@@ -155,7 +176,12 @@ async fn arns_are_judged_with_their_paths() {
     create_role(&world, with_path("One", "/team/")).await;
     create_role(&world, role("Two")).await;
     let resource = "arn:aws:iam::*:role/team/*";
-    let alice = may(&world, "alice", &allow(r#""iam:DeleteRole""#, resource, "{}")).await;
+    let alice = may(
+        &world,
+        "alice",
+        &allow(r#""iam:DeleteRole""#, resource, "{}"),
+    )
+    .await;
     let delete = async |name: &str| {
         let call = by(&alice, "DeleteRole");
         world.control.delete_role(&call, name).await
@@ -198,7 +224,9 @@ async fn a_new_role_and_a_new_policy_are_shown_in_the_trail() {
     assert_eq!(record["resources"][0]["type"], "AWS::IAM::Policy");
     let call = world.admin("CreatePolicyVersion");
     let document = allow("\"iam:*\"", "*", "{}");
-    let made = world.control.create_policy_version(&call, &arn, &document, true);
+    let made = world
+        .control
+        .create_policy_version(&call, &arn, &document, true);
     assert_eq!(made.await.unwrap().into_inner().id, "v2");
     let shown = &world.record("CreatePolicyVersion")["responseElements"]["policyVersion"];
     assert_eq!(shown["versionId"], "v2");
@@ -212,7 +240,11 @@ async fn a_default_version_is_in_force_at_the_next_call() {
     let arn = create_policy(&world, "Mine").await;
     let holder = Holder::User("alice".into());
     let call = world.admin("AttachUserPolicy");
-    world.control.attach_policy(&call, &holder, &arn).await.unwrap();
+    world
+        .control
+        .attach_policy(&call, &holder, &arn)
+        .await
+        .unwrap();
     let list = async || {
         let call = by(&alice, "ListRoles");
         world.control.list_roles(&call, None, &first(10)).await
@@ -220,7 +252,9 @@ async fn a_default_version_is_in_force_at_the_next_call() {
     assert_eq!(code(list().await), "AccessDenied");
     let call = world.admin("CreatePolicyVersion");
     let document = allow("\"iam:List*\"", "*", "{}");
-    let made = world.control.create_policy_version(&call, &arn, &document, false);
+    let made = world
+        .control
+        .create_policy_version(&call, &arn, &document, false);
     made.await.unwrap();
     assert_eq!(code(list().await), "AccessDenied");
     let call = world.admin("SetDefaultPolicyVersion");
@@ -228,7 +262,11 @@ async fn a_default_version_is_in_force_at_the_next_call() {
     set.await.unwrap();
     list().await.unwrap();
     let call = world.admin("DetachUserPolicy");
-    world.control.detach_policy(&call, &holder, &arn).await.unwrap();
+    world
+        .control
+        .detach_policy(&call, &holder, &arn)
+        .await
+        .unwrap();
     assert_eq!(code(list().await), "AccessDenied");
 }
 
@@ -301,13 +339,18 @@ async fn edits_at_the_same_time_all_count() {
         let call = world.admin("PutRolePolicy");
         puts.spawn(async move {
             let name = format!("p{number}");
-            control.put_inline_policy(&call, &dev, &name, &document).await
+            control
+                .put_inline_policy(&call, &dev, &name, &document)
+                .await
         });
     }
     while let Some(put) = puts.join_next().await {
         put.unwrap().unwrap();
     }
     let call = world.admin("ListRolePolicies");
-    let listed = world.control.list_inline_policies(&call, &dev, &first(100));
-    assert_eq!(listed.await.unwrap().into_inner().items.len(), 8);
+    let listed = world
+        .control
+        .list_inline_policies(&call, &dev, &first(100))
+        .await;
+    assert_eq!(listed.unwrap().into_inner().items.len(), 8);
 }
