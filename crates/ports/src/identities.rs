@@ -197,7 +197,8 @@ pub struct Role {
     /// Its policies.
     #[serde(default)]
     pub grants: Grants,
-    /// Who may assume it: the document as it was given.
+    /// Who may assume it: the document as it was given, but with the unique ids of users and roles in
+    /// place of their ARNs, so that a name made anew inherits nothing.
     pub trust_policy: String,
     /// 3600 to 43200.
     pub max_session_seconds: i64,
