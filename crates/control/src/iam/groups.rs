@@ -462,3 +462,53 @@ impl Control {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iam::testing::{NOW, Rows, group as row, id, names, text, user as user_row};
+
+    #[test]
+    fn an_account_has_so_many_groups_and_no_more() {
+        let filled = (1..GROUPS).map(|index| {
+            let mut bytes = [0; 17];
+            bytes[0] = (index % 32) as u8;
+            bytes[1] = (index / 32) as u8;
+            Identity::Group(Group {
+                unique_id: UniqueId::from_random(UniqueIdKind::Group, bytes),
+                ..row(&format!("group{index}"), 0)
+            })
+        });
+        let mut rows = Rows::of(filled);
+        let mut create = |name: &str, byte| {
+            let id = id(UniqueIdKind::Group, byte);
+            let input = CreateGroupInput {
+                path: None,
+                name: name.to_owned(),
+            };
+            rows.edit(|directory| super::create(directory, &names(), &input, &id, NOW))
+        };
+        create("last", 30).unwrap();
+        assert_eq!(
+            text(create("over", 31)),
+            "Cannot exceed quota for GroupsPerAccount: 300"
+        );
+    }
+
+    #[test]
+    fn what_is_so_already_changes_nothing() {
+        let mut rows = Rows::of([
+            Identity::Group(row("Ops", 1)),
+            Identity::User(user_row("alice", 2)),
+        ]);
+        let edit = remove(&rows.directory(), &names(), "ops", "alice").unwrap();
+        assert!(edit.changes.is_empty());
+        rows.edit(|directory| add(directory, &names(), "ops", "Alice"))
+            .unwrap();
+        let edit = add(&rows.directory(), &names(), "ops", "alice").unwrap();
+        assert!(edit.changes.is_empty());
+        let directory = rows.directory();
+        let group = row("Ops", 1);
+        assert_eq!(directory.members(&group.unique_id).count(), 1);
+    }
+}

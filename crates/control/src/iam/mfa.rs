@@ -605,3 +605,114 @@ impl Control {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sortie_types::UniqueIdKind;
+
+    use super::*;
+    use crate::iam::testing::{NOW, Rows, id, names, text, user as user_row};
+
+    fn row(name: &str, owner: Option<u8>) -> MfaDevice {
+        MfaDevice {
+            serial_number: identity_arn(&names(), "mfa", "/", name),
+            sealed_seed: Vec::new(),
+            created: NOW,
+            user: owner.map(|byte| id(UniqueIdKind::User, byte)),
+            enabled: owner.map(|_| NOW),
+            drift_steps: 0,
+            tags: Vec::new(),
+        }
+    }
+
+    fn rows() -> Rows {
+        Rows::of([
+            Identity::User(user_row("alice", 1)),
+            Identity::User(user_row("bob", 2)),
+            Identity::MfaDevice(row("free", None)),
+            Identity::MfaDevice(row("alices", Some(1))),
+        ])
+    }
+
+    fn codes(user: &str, device: &str) -> ConsecutiveCodes {
+        ConsecutiveCodes {
+            user_name: user.to_owned(),
+            serial_number: row(device, None).serial_number.to_string(),
+            first: Secret::new("111111"),
+            second: Secret::new("222222"),
+        }
+    }
+
+    fn found(_: &User, _: &MfaDevice) -> Result<InStep, IamError> {
+        Ok(InStep {
+            step: 42,
+            drift_steps: 3,
+        })
+    }
+
+    fn unasked(_: &User, _: &MfaDevice) -> Result<InStep, IamError> {
+        panic!("no code is looked at for what cannot be")
+    }
+
+    #[test]
+    fn the_codes_that_enable_a_device_are_used_up_in_the_same_commit() {
+        let (directory, input) = (rows().directory(), codes("bob", "free"));
+        let edit = enable(&directory, &names(), &input, (&found, NOW)).unwrap();
+        let [
+            Change::UseMfaStep { step: 42, .. },
+            Change::PutIdentity(put),
+        ] = &edit.changes[..]
+        else {
+            panic!("{:?}", edit.changes)
+        };
+        let expected = MfaDevice {
+            drift_steps: 3,
+            ..row("free", Some(2))
+        };
+        assert_eq!(**put, Identity::MfaDevice(expected));
+        let input = codes("alice", "alices");
+        let edit = resync(&directory, &names(), &input, &found).unwrap();
+        assert!(matches!(
+            &edit.changes[..],
+            [Change::UseMfaStep { step: 42, .. }, Change::PutIdentity(_)]
+        ));
+    }
+
+    #[test]
+    fn a_device_is_its_users_alone() {
+        let directory = rows().directory();
+        let taken = codes("bob", "alices");
+        let outcome = enable(&directory, &names(), &taken, (&unasked, NOW));
+        assert!(matches!(outcome, Err(IamError::EntityAlreadyExists(_))));
+        for other in [codes("bob", "alices"), codes("alice", "free")] {
+            let serial_number = other.serial_number.clone();
+            let why = format!("VirtualMFADevice with serial number {serial_number} doesn't exist.");
+            let outcome = resync(&directory, &names(), &other, &unasked);
+            assert_eq!(text(outcome), why);
+            let outcome = deactivate(&directory, &names(), &other.user_name, &serial_number);
+            assert_eq!(text(outcome), why);
+        }
+    }
+
+    #[test]
+    fn a_device_that_was_taken_back_is_as_new() {
+        let mut rows = rows();
+        let serial_number = row("alices", None).serial_number.to_string();
+        rows.edit(|directory| deactivate(directory, &names(), "alice", &serial_number))
+            .unwrap();
+        let directory = rows.directory();
+        assert_eq!(
+            directory.mfa_device(&serial_number),
+            Some(&row("alices", None))
+        );
+    }
+
+    #[test]
+    fn labels_that_apps_read_are_escaped() {
+        let text = otpauth("a+b@c,d=e", "111122223333", &Secret::new("ABC"));
+        assert_eq!(
+            text.expose(),
+            "otpauth://totp/Sortie:a%2Bb%40c%2Cd%3De%40111122223333?secret=ABC&issuer=Sortie"
+        );
+    }
+}

@@ -577,3 +577,78 @@ impl Control {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iam::testing::{NOW, Rows, id, names, text, user};
+
+    fn input(name: &str) -> CreateUserInput {
+        CreateUserInput {
+            name: name.to_owned(),
+            ..CreateUserInput::default()
+        }
+    }
+
+    #[test]
+    fn an_account_has_so_many_users_and_no_more() {
+        let filled = (1..USERS).map(|index| {
+            let number = [(index / 256) as u8, (index % 256) as u8];
+            let mut bytes = [0; 17];
+            for (place, byte) in number.iter().enumerate() {
+                bytes[2 * place] = byte & 31;
+                bytes[2 * place + 1] = byte >> 5;
+            }
+            Identity::User(User {
+                unique_id: UniqueId::from_random(UniqueIdKind::User, bytes),
+                ..user(&format!("user{index}"), 0)
+            })
+        });
+        let mut rows = Rows::of(filled);
+        let mut create = |name: &str, byte| {
+            let id = id(UniqueIdKind::User, byte);
+            rows.edit(|directory| super::create(directory, &names(), &input(name), &id, NOW))
+        };
+        create("last", 30).unwrap();
+        assert_eq!(
+            text(create("over", 31)),
+            "Cannot exceed quota for UsersPerAccount: 5000"
+        );
+    }
+
+    #[test]
+    fn a_moved_user_is_asked_about_where_it_was_and_where_it_goes() {
+        let rows = Rows::of([Identity::User(user("alice", 1))]);
+        let ask = |new_path: Option<&str>, new_name: Option<&str>| {
+            let input = UpdateUserInput {
+                name: "ALICE".to_owned(),
+                new_path: new_path.map(str::to_owned),
+                new_name: new_name.map(str::to_owned),
+            };
+            format!("{:?}", ask_moved_user(&rows.directory(), &names(), &input))
+        };
+        let both = ask(None, Some("bob"));
+        assert!(both.contains("user/team/alice") && both.contains("user/team/bob"));
+        let moved = ask(Some("/"), None);
+        assert!(moved.contains("user/team/alice") && moved.contains("user/alice"));
+        let unmoved = ask(Some("/team/"), Some("alice"));
+        assert_eq!(unmoved.matches("user/team/alice").count(), 1, "{unmoved}");
+    }
+
+    #[test]
+    fn a_renamed_user_keeps_everything_else() {
+        let mut rows = Rows::of([Identity::User(user("alice", 1))]);
+        let before = rows.directory().user("alice").cloned().unwrap();
+        let input = UpdateUserInput {
+            name: "alice".to_owned(),
+            new_path: None,
+            new_name: Some("Bob".to_owned()),
+        };
+        rows.edit(|directory| update(directory, &names(), &input))
+            .unwrap();
+        let after = rows.directory().user("bob").cloned().unwrap();
+        let name = "Bob".parse().unwrap();
+        assert_eq!(after, User { name, ..before });
+        assert!(rows.directory().user("alice").is_none());
+    }
+}
