@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use sortie_client::Overrides;
+use sortie_types::Secret;
 
 /// Shells on managed nodes, and what happened in them.
 #[derive(Debug, Parser)]
@@ -39,6 +40,7 @@ impl Connection {
             region: self.region.clone(),
             endpoint: self.endpoint_url.clone(),
             ca_bundle: self.ca_bundle.clone(),
+            may_be_new: false,
         }
     }
 }
@@ -56,8 +58,19 @@ pub(crate) enum Command {
     /// List, show and end sessions
     #[command(subcommand)]
     Sessions(Sessions),
+    /// Sign in with a password, and keep temporary keys in a profile
+    ///
+    /// Asks for the password, and for the code of the MFA device where the user has one. The keys go
+    /// into the shared credentials file, where every AWS tool finds them.
+    Login(Login),
+    /// Take the keys of `sortie login` out of the profile
+    Logout,
     /// Show who the server takes you for
     Whoami(Whoami),
+    /// Say why something is allowed or refused
+    ///
+    /// The exit status is 0 when it is allowed and 1 when it is not.
+    Explain(Explain),
     /// Be the session-manager-plugin of the AWS CLI
     #[command(subcommand)]
     Plugin(Plugin),
@@ -133,6 +146,40 @@ pub(crate) struct TerminateSession {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// Name of the user; asked for when it is not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// How long the keys shall be good, such as 8h or 30m; 15m to 36h [default: 12h]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub(crate) duration: Option<i32>,
+    /// Read the password from the first line of standard input instead of asking
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// Code of the MFA device, for those who do not want to be asked
+    #[arg(long, value_name = "CODE", value_parser = mfa_code)]
+    pub(crate) mfa_code: Option<Secret>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The action, such as ssm:StartSession
+    pub(crate) action: String,
+    /// What it is done to: an ARN, the id or name of a node, or * for everything
+    #[arg(default_value = "*")]
+    pub(crate) resource: String,
+    /// Explain it for this user (name) or principal (ARN) instead of yourself
+    #[arg(long = "as", value_name = "USER")]
+    pub(crate) principal: Option<String>,
+    /// Suppose this value of a condition key; may be repeated, also for several values of one key
+    #[arg(long, value_name = "KEY=VALUE", value_parser = condition)]
+    pub(crate) context: Vec<(String, String)>,
+    /// Print JSON, in the service's own form
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Whoami {
     /// Print JSON, in the service's own form
     #[arg(long)]
@@ -157,6 +204,31 @@ pub(crate) struct PluginInstall {
     pub(crate) force: bool,
 }
 
+/// `8h`, `30m`, `900s` or `900` in seconds.
+fn seconds(text: &str) -> Result<i32, &'static str> {
+    let (number, unit) = match text.chars().last() {
+        Some('h') => (text.strip_suffix('h'), 3600),
+        Some('m') => (text.strip_suffix('m'), 60),
+        Some('s') => (text.strip_suffix('s'), 1),
+        _ => (Some(text), 1),
+    };
+    number
+        .and_then(|number| number.parse::<i32>().ok()?.checked_mul(unit))
+        .filter(|seconds| (900..=129_600).contains(seconds))
+        .ok_or("a time is given like 8h or 30m, from 15m to 36h")
+}
+
+fn mfa_code(text: &str) -> Result<Secret, &'static str> {
+    let is_code = text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_code
+        .then(|| Secret::new(text))
+        .ok_or("a code has six digits")
+}
+
+fn condition(text: &str) -> Result<(String, String), &'static str> {
+    key_and_value(text).map_err(|_| "a condition key is given as KEY=VALUE")
+}
+
 fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -173,6 +245,24 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_within_what_the_service_gives() {
+        for (text, expected) in [
+            ("900", Some(900)),
+            ("15m", Some(900)),
+            ("36h", Some(129_600)),
+            ("37h", None),
+            ("14m", None),
+            ("", None),
+            ("h", None),
+            ("-1h", None),
+            ("99999999999h", None),
+            ("1.5h", None),
+        ] {
+            assert_eq!(seconds(text).ok(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! Runs a command of `sortie` and turns what came of it into an exit status.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, sync::Arc};
 
 use clap::Parser;
-use sortie_client::{Api, ClientConfig};
+use sortie_client::{Api, ClientConfig, Environment, Overrides};
 
 use crate::{
     FAILURE,
     arguments::{Arguments, Command, Plugin, Sessions},
     error::CommandError,
-    nodes, output, plugin_install, runtime, sessions, start, whoami,
+    explain, login, nodes, output, plugin_install,
+    prompt::OnTerminal,
+    runtime, sessions, start, whoami,
 };
 
 /// Parses the arguments (the program's name first) and runs the command.
@@ -37,17 +39,29 @@ fn run(arguments: &Arguments) -> Result<u8, CommandError> {
         plugin_install::run(install)?;
         return Ok(0);
     }
-    let config = ClientConfig::from_environment(&arguments.connection.overrides())?;
-    let api = Api::new(&config)?;
+    let overrides = Overrides {
+        may_be_new: matches!(arguments.command, Command::Login(_)),
+        ..arguments.connection.overrides()
+    };
+    if matches!(arguments.command, Command::Logout) {
+        login::log_out(&Environment::of_process(), &overrides)?;
+        return Ok(0);
+    }
+    let config = ClientConfig::from_environment(&overrides)?;
+    let api = Api::with_prompt(&config, Some(Arc::new(OnTerminal)))?;
     let runtime = runtime().map_err(|error| CommandError::io("start", error))?;
-    let status = runtime.block_on(dispatch(&arguments.command, &api));
+    let status = runtime.block_on(dispatch(arguments, &api));
     // A name lookup may still be running; nobody waits for it.
     runtime.shutdown_background();
     status
 }
 
-async fn dispatch(command: &Command, api: &Api) -> Result<u8, CommandError> {
-    match command {
+async fn dispatch(all: &Arguments, api: &Api) -> Result<u8, CommandError> {
+    match &all.command {
+        Command::Explain(arguments) => return explain::run(api, arguments).await,
+        Command::Login(arguments) => {
+            login::log_in(api, arguments, &all.connection.overrides()).await?;
+        }
         Command::Nodes(arguments) => nodes::run(api, arguments).await?,
         Command::Start(arguments) => return start::run(api, arguments).await,
         Command::Sessions(Sessions::List(arguments)) => sessions::list(api, arguments).await?,
@@ -57,7 +71,7 @@ async fn dispatch(command: &Command, api: &Api) -> Result<u8, CommandError> {
         }
         Command::Whoami(arguments) => whoami::run(api, arguments).await?,
         // Done before a client was made.
-        Command::Plugin(_) => {}
+        Command::Logout | Command::Plugin(_) => {}
     }
     Ok(0)
 }

@@ -1,6 +1,10 @@
 //! Why a command of `sortie` failed, in words for the person who typed it.
 
-use sortie_client::{ApiError, CallError, ConfigError, data_channel::IncompleteResponse};
+use sortie_client::{
+    ApiError, CallError, ConfigError, CredentialsError, data_channel::IncompleteResponse,
+};
+
+use crate::denial::Denial;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +33,28 @@ pub(crate) enum CommandError {
     UnknownSession(String),
     #[error("{place} is there and is not ours; choose another folder or add --force")]
     PluginInTheWay { place: String },
+    #[error(
+        "no server: give --endpoint-url, set AWS_ENDPOINT_URL, or put `endpoint_url` into the \
+         profile; a password is not sent to AWS"
+    )]
+    NoServer,
+    #[error("{0} is not encrypted and not on this machine; a password is not sent there")]
+    InsecureServer(String),
+    #[error(
+        "sign-in failed: user name, password and MFA code do not fit together, or the user may \
+         not sign in with a password"
+    )]
+    SignInFailed,
+    #[error("too many failed attempts to sign in; wait a while and try again")]
+    TooManyAttempts,
+    #[error("{0}")]
+    NewPassword(String),
+    #[error("cannot ask for {what}")]
+    CannotAsk {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot {action}")]
     Io {
         action: String,
@@ -47,6 +73,9 @@ impl CommandError {
 
     /// The message with its causes.
     pub(crate) fn full_text(&self) -> String {
+        if let Some(denial) = self.denial() {
+            return denial.to_string();
+        }
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
@@ -61,9 +90,31 @@ impl CommandError {
         text
     }
 
+    /// A refusal by policy, of the call itself or of the role that was to be assumed for it.
+    fn denial(&self) -> Option<Denial> {
+        match self {
+            Self::Call(error) => denial_of(error),
+            _ => None,
+        }
+    }
+
     /// For faults whose message names the fault and not the cure.
     fn what_to_do_next(&self) -> Option<&'static str> {
         match self {
+            Self::Call(error) if is_any(error, &["ExpiredToken", "ExpiredTokenException"]) => {
+                Some("sign in again with `sortie login`")
+            }
+            Self::Call(error)
+                if is_any(
+                    error,
+                    &["UnrecognizedClientException", "InvalidClientTokenId"],
+                ) =>
+            {
+                Some(
+                    "the server does not know these keys, or no longer; `sortie login` makes new \
+                     ones, and keys in the environment win over those of a profile",
+                )
+            }
             Self::Call(CallError::Unreachable { reason, .. })
                 if reason.contains("UnknownIssuer") =>
             {
@@ -74,6 +125,25 @@ impl CommandError {
             }
             _ => None,
         }
+    }
+}
+
+fn is_any(error: &CallError, codes: &[&str]) -> bool {
+    error.code().is_some_and(|code| codes.contains(&code))
+}
+
+fn denial_of(error: &CallError) -> Option<Denial> {
+    match error {
+        CallError::Service { error, .. }
+            if matches!(
+                error.code.as_ref(),
+                "AccessDenied" | "AccessDeniedException"
+            ) =>
+        {
+            Denial::parse(&error.message)
+        }
+        CallError::Credentials(CredentialsError::AssumeRole { source, .. }) => denial_of(source),
+        _ => None,
     }
 }
 

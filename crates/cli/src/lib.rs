@@ -6,12 +6,16 @@
 
 mod arguments;
 mod command;
+mod denial;
 mod error;
 mod escape;
+mod explain;
+mod login;
 mod nodes;
 mod output;
 mod plugin;
 mod plugin_install;
+mod prompt;
 mod sessions;
 mod shell;
 mod start;

@@ -4,7 +4,7 @@
 //! The lines that scripts match, the banner and the ends, are AWS's to the byte; everything else that
 //! is said goes to standard error in our own words.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, sync::Arc};
 
 use serde_json::Value;
 use sortie_channel::{
@@ -20,7 +20,9 @@ use sortie_types::Secret;
 use crate::{
     FAILURE,
     error::CommandError,
-    output, runtime,
+    output,
+    prompt::OnTerminal,
+    runtime,
     shell::{self, Ending, Manner},
     start::{must_terminate, terminate},
 };
@@ -182,9 +184,9 @@ fn run(request: Request) -> Result<u8, CommandError> {
         profile: request.profile,
         region: Some(request.region),
         endpoint: request.endpoint,
-        ca_bundle: None,
+        ..Overrides::default()
     })?;
-    let api = Api::new(&config)?;
+    let api = Api::with_prompt(&config, Some(Arc::new(OnTerminal)))?;
     let runtime = runtime().map_err(|error| CommandError::io("start", error))?;
     let status = runtime.block_on(join(&api, request.session));
     // A name lookup may still be running; nobody waits for it.

@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     thread::JoinHandle,
 };
 
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 /// Pieces between a thread and the loop.
 const QUEUE: usize = 4;
 
-/// Standard input, read from when this is made until it is dropped.
+/// Standard input or a terminal, read from when this is made until it is dropped.
 pub(crate) struct Input {
     pieces: mpsc::Receiver<Bytes>,
     wake: Option<OwnedFd>,
@@ -27,12 +27,18 @@ pub(crate) struct Input {
 }
 
 impl Input {
+    /// Reads standard input.
     pub(crate) fn start() -> io::Result<Self> {
+        Self::of(io::stdin())
+    }
+
+    /// Reads what is open here.
+    pub(crate) fn of(source: impl AsFd + Send + 'static) -> io::Result<Self> {
         let (woken, wake) = rustix::pipe::pipe()?;
         let (sender, pieces) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("stdin".to_owned())
-            .spawn(move || read_all(&woken, &sender))?;
+            .spawn(move || read_all(&source, &woken, &sender))?;
         Ok(Self {
             pieces,
             wake: Some(wake),
@@ -58,12 +64,11 @@ impl Drop for Input {
     }
 }
 
-fn read_all(woken: &OwnedFd, pieces: &mpsc::Sender<Bytes>) {
-    let stdin = io::stdin();
+fn read_all(source: &impl AsFd, woken: &OwnedFd, pieces: &mpsc::Sender<Bytes>) {
     let mut buffer = vec![0; MAX_INPUT];
     loop {
         let mut ready = [
-            PollFd::new(&stdin, PollFlags::IN),
+            PollFd::new(source, PollFlags::IN),
             PollFd::new(woken, PollFlags::IN),
         ];
         match poll(&mut ready, None) {
@@ -75,7 +80,7 @@ fn read_all(woken: &OwnedFd, pieces: &mpsc::Sender<Bytes>) {
         if !wake.revents().is_empty() {
             return;
         }
-        match read(&stdin, &mut *buffer) {
+        match read(source, &mut *buffer) {
             Err(Errno::INTR | Errno::AGAIN) => {}
             Ok(0) | Err(_) => return,
             Ok(length) => {

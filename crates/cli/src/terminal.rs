@@ -3,36 +3,49 @@
 
 use std::{
     io::{self, IsTerminal},
+    os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use sortie_channel::body::Size;
 
-/// The settings to go back to while the terminal is raw.
-static COOKED: Mutex<Option<Termios>> = Mutex::new(None);
+/// The terminal that is raw, and the settings to go back to.
+static COOKED: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
 
 /// What the official client says without a terminal: wide enough that scripts see no wrapped line.
 const NO_TERMINAL_SIZE: (u32, u32) = (300, 100);
 
-/// The terminal on standard input, raw until this is dropped.
+/// A terminal that is raw until this is dropped. There is one at a time.
 #[derive(Debug)]
 pub(crate) struct RawTerminal(());
 
 impl RawTerminal {
-    /// Makes the terminal raw; `None` when standard input is none.
+    /// Makes the terminal on standard input raw; `None` when standard input is none.
     pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return Ok(None);
         }
-        let cooked = tcgetattr(&stdin)?;
+        Self::of(stdin).map(Some)
+    }
+
+    /// Makes this terminal raw.
+    pub(crate) fn of(terminal: impl AsFd) -> io::Result<Self> {
+        let terminal = terminal.as_fd().try_clone_to_owned()?;
+        let cooked = tcgetattr(&terminal)?;
         let mut raw = cooked.clone();
         raw.make_raw();
-        *COOKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(cooked);
-        let guard = Self(());
-        tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        Ok(Some(guard))
+        let guard = {
+            let mut kept = COOKED.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.is_some() {
+                return Err(io::Error::other("the terminal is in use by a session"));
+            }
+            tcsetattr(&terminal, OptionalActions::Now, &raw)?;
+            *kept = Some((terminal, cooked));
+            Self(())
+        };
+        Ok(guard)
     }
 }
 
@@ -50,9 +63,9 @@ fn restore() {
         Err(std::sync::TryLockError::Poisoned(cooked)) => cooked.into_inner().take(),
         Err(std::sync::TryLockError::WouldBlock) => None,
     };
-    if let Some(cooked) = cooked {
+    if let Some((terminal, cooked)) = cooked {
         // A terminal that is gone needs no restoring.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &cooked);
+        let _ = tcsetattr(terminal, OptionalActions::Now, &cooked);
     }
 }
 

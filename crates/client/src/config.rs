@@ -6,14 +6,21 @@
 
 use std::path::{Path, PathBuf};
 
-use sortie_types::{Region, Secret};
+use sortie_types::{Region, Secret, Timestamp};
 use sortie_wire::{Service, sigv4::Credentials};
 
 use crate::{
     Environment,
     credentials::{AssumeRole, CredentialSource},
+    credentials_file::{self, SignInPlace},
     ini::{Document, Section},
 };
+
+/// Where AWS's command line keeps the credentials of assumed roles, below the home folder.
+const ROLE_CACHE: &str = ".aws/cli/cache";
+
+/// The region of an installation that was given none.
+const OUR_REGION: &str = "local-1";
 
 /// Settings given on the command line or by a program; each wins over what files and environment
 /// say.
@@ -27,14 +34,22 @@ pub struct Overrides {
     pub endpoint: Option<String>,
     /// PEM file with further certificate authorities to trust.
     pub ca_bundle: Option<PathBuf>,
+    /// Whether a profile that is named need not exist yet: signing in makes it.
+    pub may_be_new: bool,
 }
 
 /// Resolved settings of a client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     region: Region,
+    has_region: bool,
+    is_overruled: bool,
     endpoints: Endpoints,
     credentials: CredentialSource,
+    origin: String,
+    place: SignInPlace,
+    profile: Section,
+    role_cache: Option<PathBuf>,
     ca_bundle: Option<PathBuf>,
     max_attempts: u32,
 }
@@ -88,12 +103,21 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Signing in cannot write into this profile.
+    #[error("cannot sign in with the profile `{profile}`: {reason}")]
+    NoSignIn {
+        /// The profile.
+        profile: String,
+        /// What stands in the way.
+        reason: String,
+    },
 }
 
 /// The endpoints by service, as configured.
 #[derive(Clone, Debug, Default)]
 struct Endpoints {
     everywhere: Option<String>,
+    sortie: Option<String>,
     ssm: Option<String>,
     sts: Option<String>,
     cloudtrail: Option<String>,
@@ -115,27 +139,40 @@ impl ClientConfig {
     /// As [`Self::from_environment`].
     pub fn resolve(environment: &Environment, overrides: &Overrides) -> Result<Self, ConfigError> {
         let files = Files::read(environment)?;
-        let named = overrides
-            .profile
-            .as_deref()
-            .filter(|name| !name.is_empty())
-            .or_else(|| environment.first(&["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]));
+        let named = named_profile(environment, overrides);
         let profile_name = named.unwrap_or("default");
         let profile = match (files.profile(profile_name), named) {
             (Some(profile), _) => profile,
             (None, None) => Section::default(),
+            (None, Some(_)) if overrides.may_be_new => Section::default(),
             (None, Some(_)) => return Err(files.not_found(profile_name)),
         };
+        // A profile that only the AWS CLI can use must not keep our plugin, which may never
+        // need keys of its own, from starting: the error comes when keys are needed.
+        let (credentials, origin) = credentials(environment, overrides, &files, profile_name)
+            .unwrap_or_else(|error| {
+                let reason = error.to_string();
+                (CredentialSource::Unusable { reason }, String::new())
+            });
+        let region = match region(environment, overrides, &profile) {
+            Err(ConfigError::NoRegion) if overrides.may_be_new => None,
+            other => Some(other?),
+        };
         Ok(Self {
-            region: region(environment, overrides, &profile)?,
+            has_region: region.is_some(),
+            // Nothing is signed with it: signing in learns the region from the server.
+            region: region
+                .map_or_else(|| OUR_REGION.parse(), Ok)
+                .map_err(|_| ConfigError::NoRegion)?,
+            is_overruled: !is_explicit(overrides) && environment.get("AWS_ACCESS_KEY_ID").is_some(),
             endpoints: Endpoints::resolve(environment, overrides, &files, &profile),
-            // A profile that only the AWS CLI can use must not keep our plugin, which may never
-            // need keys of its own, from starting: the error comes when keys are needed.
-            credentials: credentials(environment, overrides, &files, profile_name).unwrap_or_else(
-                |error| CredentialSource::Unusable {
-                    reason: error.to_string(),
-                },
-            ),
+            credentials,
+            origin,
+            place: SignInPlace {
+                profile: profile_name.to_owned(),
+                file: files.credentials_path.clone(),
+            },
+            role_cache: environment.home().map(|home| home.join(ROLE_CACHE)),
             ca_bundle: ca_bundle(environment, overrides, &profile),
             max_attempts: environment
                 .get("AWS_MAX_ATTEMPTS")
@@ -143,6 +180,7 @@ impl ClientConfig {
                 .and_then(|text| text.parse().ok())
                 .filter(|attempts| *attempts > 0)
                 .unwrap_or(3),
+            profile,
         })
     }
 
@@ -156,6 +194,99 @@ impl ClientConfig {
     #[must_use]
     pub fn credentials(&self) -> &CredentialSource {
         &self.credentials
+    }
+
+    /// Where the credentials come from, for people; empty when there are none.
+    #[must_use]
+    pub fn credentials_origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Where signing in writes its keys, and signing out takes them from.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoSignIn`] when what is written there would never be used, or would take the
+    /// place of a long-lived key.
+    pub fn sign_in_place(&self) -> Result<&SignInPlace, ConfigError> {
+        let refused = |reason: String| {
+            Err(ConfigError::NoSignIn {
+                profile: self.place.profile.clone(),
+                reason,
+            })
+        };
+        if self.place.profile.contains(['[', ']']) || self.place.profile.contains(char::is_control)
+        {
+            return refused("its name cannot stand in a file".to_owned());
+        }
+        if self.profile.text("role_arn").is_some() {
+            return refused("it assumes a role; sign in with its source_profile".to_owned());
+        }
+        match (
+            self.profile.text("aws_access_key_id"),
+            self.profile.text("aws_session_token"),
+        ) {
+            (Some(key), None) => refused(format!(
+                "it holds the long-lived key {key}; choose another one with --profile"
+            )),
+            _ => Ok(&self.place),
+        }
+    }
+
+    /// Where signing out takes keys from. Needs no other setting than the profile's name.
+    ///
+    /// # Errors
+    /// When the profile does not exist, or holds a long-lived key.
+    pub fn sign_out_place(
+        environment: &Environment,
+        overrides: &Overrides,
+    ) -> Result<SignInPlace, ConfigError> {
+        let with_region = Overrides {
+            region: Some(OUR_REGION.to_owned()),
+            ..overrides.clone()
+        };
+        let config = Self::resolve(environment, &with_region)?;
+        config.sign_in_place().cloned()
+    }
+
+    /// Whether a region was configured anywhere.
+    #[must_use]
+    pub fn has_region(&self) -> bool {
+        self.has_region
+    }
+
+    /// Whether keys in the environment win over those of the profile.
+    #[must_use]
+    pub fn is_overruled_by_environment(&self) -> bool {
+        self.is_overruled
+    }
+
+    /// When the keys that signing in left in the profile are over.
+    #[must_use]
+    pub fn sign_in_expires(&self) -> Option<Timestamp> {
+        self.profile.text(credentials_file::EXPIRES)?.parse().ok()
+    }
+
+    /// Who signed in with the profile, by ARN.
+    #[must_use]
+    pub fn signed_in_principal(&self) -> Option<&str> {
+        self.profile.text(credentials_file::PRINCIPAL)
+    }
+
+    /// Whether the profile itself has a value for this key, such as `region`.
+    #[must_use]
+    pub fn profile_has(&self, key: &str) -> bool {
+        self.profile.text(key).is_some()
+    }
+
+    /// The folder in which AWS's command line keeps the credentials of assumed roles.
+    pub(crate) fn role_cache(&self) -> Option<&Path> {
+        self.role_cache.as_deref()
+    }
+
+    /// Whether a URL was configured for the service, so that it is not AWS's own.
+    #[must_use]
+    pub fn has_endpoint(&self, service: Service) -> bool {
+        self.endpoints.of(service).is_some()
     }
 
     /// PEM file with further certificate authorities.
@@ -220,6 +351,9 @@ impl Endpoints {
         };
         Self {
             everywhere: None,
+            // Ours is where ssm is, unless it has a place of its own.
+            sortie: of("sortie", "AWS_ENDPOINT_URL_SORTIE")
+                .or_else(|| of("ssm", "AWS_ENDPOINT_URL_SSM")),
             ssm: of("ssm", "AWS_ENDPOINT_URL_SSM"),
             sts: of("sts", "AWS_ENDPOINT_URL_STS"),
             cloudtrail: of("cloudtrail", "AWS_ENDPOINT_URL_CLOUDTRAIL"),
@@ -228,6 +362,7 @@ impl Endpoints {
 
     fn of(&self, service: Service) -> Option<&str> {
         let own = match service {
+            Service::Sortie => &self.sortie,
             Service::Ssm => &self.ssm,
             Service::Sts => &self.sts,
             Service::CloudTrail => &self.cloudtrail,
@@ -275,6 +410,30 @@ impl Files {
                 }
                 Some(merged)
             }
+        }
+    }
+
+    /// Where the credentials of a profile come from, for people.
+    fn origin(&self, profile: &str, source: &CredentialSource) -> String {
+        match source {
+            CredentialSource::Static(_) => {
+                let section = self.credentials.section(profile);
+                let is_there =
+                    section.is_some_and(|section| section.text("aws_access_key_id").is_some());
+                let file = if is_there {
+                    &self.credentials_path
+                } else {
+                    &self.config_path
+                };
+                format!("profile `{profile}` of {}", file.display())
+            }
+            CredentialSource::Process { .. } => {
+                format!("credential_process of profile `{profile}`")
+            }
+            CredentialSource::AssumeRole(role) => {
+                format!("the role {} of profile `{profile}`", role.role_arn)
+            }
+            CredentialSource::Missing | CredentialSource::Unusable { .. } => String::new(),
         }
     }
 
@@ -339,16 +498,35 @@ fn credentials(
     overrides: &Overrides,
     files: &Files,
     profile: &str,
-) -> Result<CredentialSource, ConfigError> {
+) -> Result<(CredentialSource, String), ConfigError> {
     // As in botocore, keys in the environment win over AWS_PROFILE but not over --profile.
-    let explicit = overrides
+    if !is_explicit(overrides)
+        && let Some(found) = environment_credentials(environment)?
+    {
+        return Ok((
+            CredentialSource::Static(found),
+            "the environment".to_owned(),
+        ));
+    }
+    let source = profile_credentials(environment, files, profile, &mut Vec::new())?;
+    let origin = files.origin(profile, &source);
+    Ok((source, origin))
+}
+
+/// Whether the profile was named by hand.
+fn is_explicit(overrides: &Overrides) -> bool {
+    overrides
         .profile
         .as_deref()
-        .is_some_and(|name| !name.is_empty());
-    if !explicit && let Some(found) = environment_credentials(environment)? {
-        return Ok(CredentialSource::Static(found));
-    }
-    profile_credentials(environment, files, profile, &mut Vec::new())
+        .is_some_and(|name| !name.is_empty())
+}
+
+fn named_profile<'a>(environment: &'a Environment, overrides: &'a Overrides) -> Option<&'a str> {
+    overrides
+        .profile
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        .or_else(|| environment.first(&["AWS_DEFAULT_PROFILE", "AWS_PROFILE"]))
 }
 
 fn environment_credentials(environment: &Environment) -> Result<Option<Credentials>, ConfigError> {

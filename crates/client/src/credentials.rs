@@ -1,15 +1,26 @@
 //! The keys that requests are signed with: where they come from and, for those with an expiry, how
-//! they are fetched again. Which source a profile names is decided in `config`.
+//! they are fetched again. Which source a profile names is decided in `config`; how a role is assumed
+//! is in `assume_role`.
 
-use std::{process::Stdio, sync::Mutex, time::Duration};
+use std::{
+    pin::Pin,
+    process::Stdio,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::Deserialize;
 use sortie_types::{Secret, Timestamp};
 use sortie_wire::sigv4::Credentials;
 use tokio::process::Command;
 
+use crate::{CallError, assume_role, transport::Transport};
+
 /// How long before their expiry fetched credentials are fetched anew.
-const EXPIRY_MARGIN: Duration = Duration::from_secs(120);
+pub(crate) const EXPIRY_MARGIN: Duration = Duration::from_secs(120);
 
 /// How long a `credential_process` may take.
 const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,44 +81,71 @@ impl std::fmt::Debug for CredentialSource {
 pub enum CredentialsError {
     /// None are configured.
     #[error(
-        "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose a profile \
-         with --profile or AWS_PROFILE"
+        "no credentials: sign in with `sortie login`, set AWS_ACCESS_KEY_ID and \
+         AWS_SECRET_ACCESS_KEY, or choose a profile with --profile or AWS_PROFILE"
     )]
     Missing,
     /// What is configured cannot be used.
     #[error("{0}")]
     Unusable(String),
-    /// The profile assumes a role.
-    #[error(
-        "cannot assume {role_arn}: this version has no sts AssumeRole operation; use a profile \
-         with keys or credential_process"
-    )]
+    /// The role of the profile could not be assumed.
+    #[error("cannot assume {role_arn}")]
     AssumeRole {
         /// The role.
         role_arn: String,
+        /// Why.
+        #[source]
+        source: Box<CallError>,
+    },
+    /// The profile names an MFA device, and there is no code.
+    #[error("the role {role_arn} needs a code of {serial}: {reason}")]
+    NoMfaCode {
+        /// The role.
+        role_arn: String,
+        /// The device.
+        serial: String,
+        /// Why there is no code.
+        reason: String,
     },
     /// A `credential_process` gave none.
     #[error("credential_process: {0}")]
     Process(String),
 }
 
+/// Asks a person for the code that an MFA device shows.
+pub trait MfaPrompt: Send + Sync {
+    /// The code of the device with this serial number, or why there is none.
+    fn ask(&self, serial: &str) -> Pin<Box<dyn Future<Output = Result<Secret, String>> + Send>>;
+}
+
 /// Credentials that were fetched, with their expiry.
-struct Fetched {
-    credentials: Credentials,
-    expires: Option<Timestamp>,
+pub(crate) struct Fetched {
+    pub(crate) credentials: Credentials,
+    pub(crate) expires: Option<Timestamp>,
 }
 
 /// Fetches credentials when they are needed and keeps them until shortly before they expire.
 pub(crate) struct CredentialCache {
     source: CredentialSource,
+    transport: Transport,
+    prompt: Option<Arc<dyn MfaPrompt>>,
     fetched: Mutex<Option<Fetched>>,
+    /// A server refused what was kept, so what other tools left in files is not believed either.
+    is_stale: AtomicBool,
 }
 
 impl CredentialCache {
-    pub(crate) fn new(source: CredentialSource) -> Self {
+    pub(crate) fn new(
+        source: CredentialSource,
+        transport: Transport,
+        prompt: Option<Arc<dyn MfaPrompt>>,
+    ) -> Self {
         Self {
             source,
+            transport,
+            prompt,
             fetched: Mutex::new(None),
+            is_stale: AtomicBool::new(false),
         }
     }
 
@@ -116,29 +154,58 @@ impl CredentialCache {
         &self,
         now: Timestamp,
     ) -> Result<Credentials, CredentialsError> {
-        match &self.source {
-            CredentialSource::Static(credentials) => Ok(credentials.clone()),
-            CredentialSource::Missing => Err(CredentialsError::Missing),
-            CredentialSource::Unusable { reason } => {
-                Err(CredentialsError::Unusable(reason.clone()))
-            }
-            CredentialSource::AssumeRole(role) => Err(CredentialsError::AssumeRole {
-                role_arn: role.role_arn.clone(),
-            }),
-            CredentialSource::Process { command } => {
-                if let Some(kept) = self.kept(now) {
-                    return Ok(kept);
-                }
-                let fetched = run_process(command).await?;
-                let credentials = fetched.credentials.clone();
-                *self.lock() = Some(fetched);
-                Ok(credentials)
-            }
+        if let Some(kept) = self.kept(now) {
+            return Ok(kept);
         }
+        let fetched = self.fetch(&self.source, now).await?;
+        let credentials = fetched.credentials.clone();
+        *self.lock() = Some(fetched);
+        Ok(credentials)
+    }
+
+    /// Boxed because a role may be assumed with another role's credentials.
+    fn fetch<'a>(
+        &'a self,
+        source: &'a CredentialSource,
+        now: Timestamp,
+    ) -> Pin<Box<dyn Future<Output = Result<Fetched, CredentialsError>> + Send + 'a>> {
+        Box::pin(async move {
+            match source {
+                CredentialSource::Static(credentials) => Ok(Fetched {
+                    credentials: credentials.clone(),
+                    expires: None,
+                }),
+                CredentialSource::Missing => Err(CredentialsError::Missing),
+                CredentialSource::Unusable { reason } => {
+                    Err(CredentialsError::Unusable(reason.clone()))
+                }
+                CredentialSource::Process { command } => run_process(command).await,
+                CredentialSource::AssumeRole(role) => self.assume(role, now).await,
+            }
+        })
+    }
+
+    async fn assume(&self, role: &AssumeRole, now: Timestamp) -> Result<Fetched, CredentialsError> {
+        let folder = self.transport.config().role_cache();
+        if !self.is_stale.load(Ordering::Relaxed)
+            && let Some(kept) = folder.and_then(|folder| assume_role::load(folder, role, now))
+        {
+            return Ok(kept);
+        }
+        // The source first: without it nobody needs to be asked for a code.
+        let source = self.fetch(&role.source, now).await?;
+        let prompt = self.prompt.as_deref();
+        let assumed =
+            assume_role::assume(&self.transport, role, &source.credentials, prompt, now).await?;
+        if let Some(folder) = folder {
+            assume_role::store(folder, role, &assumed);
+        }
+        Ok(assumed)
     }
 
     /// Forgets what was fetched, because a server refused it.
     pub(crate) fn forget(&self) {
+        self.is_stale.store(true, Ordering::Relaxed);
         *self.lock() = None;
     }
 
@@ -251,6 +318,15 @@ mod tests {
         Timestamp::from_millis(1_777_881_600_000)
     }
 
+    fn cache(command: String) -> CredentialCache {
+        let environment = crate::Environment::new([("AWS_REGION", "local-1")], None);
+        let config = crate::ClientConfig::resolve(&environment, &crate::Overrides::default());
+        let config = config.unwrap();
+        let tls = crate::Tls::new(None).unwrap();
+        let transport = Transport::new(&config, &tls).unwrap();
+        CredentialCache::new(CredentialSource::Process { command }, transport, None)
+    }
+
     #[test]
     fn words_are_split_as_by_a_shell() {
         let cases: [(&str, Option<&[&str]>); 5] = [
@@ -284,9 +360,7 @@ mod tests {
             ),
         )
         .unwrap();
-        let cache = CredentialCache::new(CredentialSource::Process {
-            command: format!("sh '{}'", script.display()),
-        });
+        let cache = cache(format!("sh '{}'", script.display()));
         for later in [0, 60, 3600] {
             let keys = cache
                 .credentials(now().plus(Duration::from_secs(later)))
@@ -309,10 +383,11 @@ mod tests {
             ),
             ("/nowhere/at/all", "cannot run"),
         ] {
-            let cache = CredentialCache::new(CredentialSource::Process {
-                command: command.to_owned(),
-            });
-            let error = cache.credentials(now()).await.unwrap_err().to_string();
+            let error = cache(command.to_owned())
+                .credentials(now())
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(expected), "{command}: {error}");
             assert!(!error.contains("topsecret"), "{error}");
         }

@@ -50,6 +50,11 @@ impl Environment {
         names.iter().find_map(|name| self.get(name))
     }
 
+    /// The home folder.
+    pub(crate) fn home(&self) -> Option<&std::path::Path> {
+        self.home.as_deref()
+    }
+
     /// `path` with a leading `~` replaced by the home folder.
     pub(crate) fn expand(&self, path: &str) -> PathBuf {
         match (path.strip_prefix('~'), &self.home) {

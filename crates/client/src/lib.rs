@@ -5,18 +5,24 @@
 //! terminal and prints nothing.
 
 mod api;
+mod assume_role;
 mod backoff;
 mod clock;
 mod config;
 mod credentials;
+mod credentials_file;
 pub mod data_channel;
 mod environment;
 mod ini;
+mod private_file;
 mod tls;
+mod transport;
 
-pub use api::{Api, ApiError, CallError};
+pub use api::Api;
 pub use config::{ClientConfig, ConfigError, Overrides};
-pub use credentials::{AssumeRole, CredentialSource, CredentialsError};
+pub use credentials::{AssumeRole, CredentialSource, CredentialsError, MfaPrompt};
+pub use credentials_file::{SignInPlace, SignedIn};
 pub use data_channel::{DataChannel, StartedSession};
 pub use environment::Environment;
 pub use tls::{Tls, TlsError};
+pub use transport::{ApiError, CallError};

@@ -11,9 +11,12 @@ use sortie_types::{ActivationId, Secret, Tag, Timestamp};
 
 use crate::{
     Control,
-    authorize::{self, Denied, OperationRule},
-    call::{Call, InternalError, Recorded, internal},
+    arns::Names,
+    authorize::{self, Ask, AskedResource, Denied, OperationRule},
+    call::{Call, InternalError, Recorded, internal, refusable},
+    context::Keys,
     mint,
+    pass_role::UnusableRole,
     tags::{TAG_LIMIT, parse_tags},
     token,
     trail::Done,
@@ -66,6 +69,9 @@ pub enum CreateActivationError {
     /// A member has a value it cannot have.
     #[error("{0}")]
     InvalidParameters(String),
+    /// No role that nodes may act with.
+    #[error(transparent)]
+    InvalidRole(#[from] UnusableRole),
 }
 
 /// One condition of a listing: any of the values.
@@ -155,6 +161,11 @@ internal!(
     DescribeActivationsError,
     DeleteActivationError,
 );
+refusable!(
+    CreateActivationError,
+    DescribeActivationsError,
+    DeleteActivationError,
+);
 
 /// What is kept of a code.
 pub(crate) fn code_digest(code: &Secret) -> [u8; 32] {
@@ -189,9 +200,12 @@ impl Control {
     ) -> Result<Recorded<CreateActivationOutput>, CreateActivationError> {
         const RULE: OperationRule = authorize::CREATE_ACTIVATION;
         let names = &self.inner.names;
-        authorize::authorize(names, &call.caller, &RULE, &[names.any_ssm()], None, ())?;
+        let directory = self.directory().await?;
+        let ask = self.passing_role(&directory, creation_ask(names, &input.tags), &input.iam_role);
+        self.authorize_in(&directory, call, &RULE, &ask, None, ())?;
         let activation_code = mint::activation_code()?;
         let activation = new_activation(input, &activation_code, call.now)?;
+        self.usable_role(&directory, &activation.iam_role)?;
         let activation_id = activation.id;
         let done = Done::with(CreateActivationOutput {
             activation_id,
@@ -213,8 +227,7 @@ impl Control {
         input: DescribeActivationsInput,
     ) -> Result<Recorded<DescribeActivationsOutput>, DescribeActivationsError> {
         const RULE: OperationRule = authorize::DESCRIBE_ACTIVATIONS;
-        let names = &self.inner.names;
-        authorize::authorize(names, &call.caller, &RULE, &[names.any_ssm()], None, ())?;
+        self.authorize(call, &RULE, Ask::any(), None, ()).await?;
         if let Some(filter) = input.filters.iter().find(|filter| !is_known(filter)) {
             let key = filter.key.clone();
             return Err(DescribeActivationsError::InvalidFilter { key });
@@ -287,7 +300,7 @@ impl Control {
     ) -> Result<Recorded<()>, DeleteActivationError> {
         const RULE: OperationRule = authorize::DELETE_ACTIVATION;
         let names = &self.inner.names;
-        authorize::authorize(names, &call.caller, &RULE, &[names.any_ssm()], None, ())?;
+        self.authorize(call, &RULE, Ask::any(), None, ()).await?;
         let id: ActivationId = input
             .activation_id
             .parse()
@@ -302,6 +315,16 @@ impl Control {
             outcome => Ok(outcome?),
         }
     }
+}
+
+/// What creating an activation asks, besides leave to pass the role. With tags it is tagging as well.
+fn creation_ask(names: &Names, tags: &[(String, String)]) -> Ask {
+    let ask = Ask::any().with(Keys::default().request_tag_texts(tags));
+    if tags.is_empty() {
+        return ask;
+    }
+    let created = AskedResource::new(names.any_activation());
+    ask.also("ssm:AddTagsToResource", vec![created])
 }
 
 fn new_activation(

@@ -2,10 +2,12 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use sortie_evidence::Resource;
-use sortie_ports::User;
+use sortie_ports::{Role, User};
 use sortie_types::{
     AccountId, ActivationId, Arn, NodeId, Region, SessionId, UniqueId, UniqueIdKind,
 };
+
+use crate::call::Caller;
 
 /// Account and region, of which every ARN here is made.
 #[derive(Clone, Debug)]
@@ -30,6 +32,11 @@ impl Names {
 
     pub(crate) fn activation(&self, id: &ActivationId) -> Arn {
         self.ssm(&format!("activation/{id}"))
+    }
+
+    /// An activation that has no id yet.
+    pub(crate) fn any_activation(&self) -> Arn {
+        self.ssm("activation/*")
     }
 
     pub(crate) fn session(&self, id: &str) -> Arn {
@@ -85,6 +92,28 @@ impl Names {
     pub(crate) fn user(&self, user: &User) -> Arn {
         let resource = format!("user{}{}", user.path, user.name);
         Arn::new("iam", "", self.account.as_str(), &resource)
+    }
+
+    /// A role that is there.
+    pub(crate) fn role_arn(&self, role: &Role) -> Arn {
+        let resource = format!("role{}{}", role.path, role.name);
+        Arn::new("iam", "", self.account.as_str(), &resource)
+    }
+
+    /// A session of a role that is there.
+    pub(crate) fn role_session(&self, role: &Role, session_name: &str) -> Arn {
+        let resource = format!("assumed-role/{}/{session_name}", role.name);
+        Arn::new("sts", "", self.account.as_str(), &resource)
+    }
+
+    /// Who calls, as refusals and owners are named; `None` for nobody that we know.
+    pub(crate) fn caller(&self, caller: &Caller) -> Option<Arn> {
+        match caller {
+            Caller::Anonymous { .. } => None,
+            Caller::Node(node) => Some(self.node_session(&node.iam_role, &node.node_id)),
+            Caller::Role(role) => Some(self.role_session(&role.role, &role.session_name)),
+            Caller::User(user) => Some(self.user(&user.user)),
+        }
     }
 
     /// A role by the name that an activation gives it, which may carry a path.

@@ -2,13 +2,19 @@
 //! verifies the signature with what is found here. State is looked up on every call, so a key, user
 //! or node that is switched off is refused at once.
 
-use sortie_ports::{Change, Commit, Conflict, Node, NodeState, StoreError};
-use sortie_types::{AccessKeyId, NodeId, Secret, Timestamp};
+use sortie_ports::{
+    Change, Commit, Conflict, IdentityKind, IdentityUse, Node, NodeState, Role, StoreError,
+};
+use sortie_types::{AccessKeyId, NodeId, Secret, Timestamp, UniqueId};
 
 use crate::{
     Control,
-    call::{Caller, InternalError, NodeCaller, UserCaller, internal},
-    credentials::NodeCredentials,
+    arns::role_name,
+    call::{
+        Caller, InternalError, NodeCaller, RoleCaller, TemporarySession, UserCaller, internal,
+    },
+    credentials::{Holder, TemporaryCredentials},
+    directory::Directory,
     seal,
 };
 
@@ -81,23 +87,24 @@ impl Control {
     }
 
     async fn long_lived_key(&self, key_id: &AccessKeyId) -> Result<KnownKey, AuthenticationError> {
-        let (key, user) = self
-            .inner
-            .state
+        let directory = self.directory().await?;
+        let key = directory
             .access_key(key_id)
-            .await?
             .ok_or(AuthenticationError::UnknownKey)?;
         if !key.active {
             return Err(AuthenticationError::Inactive);
         }
+        let user = directory
+            .user_by_id(&key.user)
+            .ok_or(AuthenticationError::UnknownKey)?;
         let sealer = &self.inner.access_key_sealer;
         let secret = seal::open_access_key(sealer, key_id.as_str(), &key.sealed_secret)
             .map_err(|_| unreadable_secret(key_id))?;
-        let access_key_id = key_id.clone();
-        let caller = Caller::User(UserCaller {
-            user,
-            access_key_id,
-        });
+        let caller = Caller::User(Box::new(UserCaller {
+            user: user.clone(),
+            access_key_id: key_id.clone(),
+            session: None,
+        }));
         Ok(KnownKey { caller, secret })
     }
 
@@ -107,22 +114,42 @@ impl Control {
         token: &Secret,
         now: Timestamp,
     ) -> Result<KnownKey, AuthenticationError> {
-        let credentials = NodeCredentials::open(&self.inner.credential_sealer, key_id, token)
+        let credentials = TemporaryCredentials::open(&self.inner.credential_sealer, key_id, token)
             .map_err(|_| AuthenticationError::BadToken)?;
-        if now >= credentials.expires {
+        if now >= credentials.session.expires {
             return Err(AuthenticationError::Expired);
         }
-        self.known_node(&credentials.node_id).await?;
-        let caller = Caller::Node(NodeCaller {
-            node_id: credentials.node_id,
-            iam_role: credentials.iam_role,
-            access_key_id: Some(credentials.access_key_id),
-            issued: Some(credentials.issued),
-        });
+        let directory = self.directory().await?;
+        if let Holder::Node { node_id, .. } = &credentials.holder {
+            self.known_node(node_id).await?;
+        }
+        let session = Some(credentials.session);
+        let caller = caller_of(&directory, credentials.holder, key_id.clone(), session)?;
         Ok(KnownKey {
             caller,
             secret: credentials.secret,
         })
+    }
+
+    /// Notes for what a key was used, once its signature is verified.
+    pub fn key_used(&self, caller: &Caller, service: &str, now: Timestamp) {
+        let (kind, key) = match caller {
+            Caller::Node(node) => match &node.role {
+                Some(role) => (IdentityKind::Role, role.unique_id.as_str()),
+                None => return,
+            },
+            Caller::Role(role) => (IdentityKind::Role, role.role.unique_id.as_str()),
+            Caller::User(user) if user.session.is_none() => {
+                (IdentityKind::AccessKey, user.access_key_id.as_str())
+            }
+            Caller::Anonymous { .. } | Caller::User(_) => return,
+        };
+        let usage = IdentityUse {
+            at: now,
+            service: Some(service.to_owned()),
+            region: Some(self.inner.names.region.to_string()),
+        };
+        self.identity_used(kind, key, usage);
     }
 
     /// Finds the public keys of a node that signs with its own key.
@@ -134,12 +161,8 @@ impl Control {
             .parse()
             .map_err(|_| AuthenticationError::UnknownKey)?;
         let node = self.known_node(&node_id).await?;
-        let caller = Caller::Node(NodeCaller {
-            node_id: node.id.clone(),
-            iam_role: node.iam_role,
-            access_key_id: None,
-            issued: None,
-        });
+        let directory = self.directory().await?;
+        let caller = node_by_key(&directory, node.id.clone(), node.iam_role);
         Ok(NodeKeys {
             node_id: node.id,
             current: node.public_key,
@@ -182,13 +205,125 @@ impl Control {
         }
     }
 
-    async fn known_node(&self, node_id: &NodeId) -> Result<Node, AuthenticationError> {
+    pub(crate) async fn known_node(&self, node_id: &NodeId) -> Result<Node, AuthenticationError> {
         let node = self.inner.state.node(node_id).await?;
         let node = node.ok_or(AuthenticationError::UnknownKey)?;
         match node.state {
             NodeState::Active => Ok(node),
             NodeState::Deregistered => Err(AuthenticationError::NodeGone),
         }
+    }
+}
+
+/// A node that acts by its own key, or by a token of a session on it.
+pub(crate) fn node_by_key(directory: &Directory, node_id: NodeId, iam_role: String) -> Caller {
+    Caller::Node(Box::new(NodeCaller {
+        node_id,
+        role: node_role(directory, &iam_role, None),
+        iam_role,
+        access_key_id: None,
+        issued: None,
+    }))
+}
+
+/// The role of a node. By unique id where that is known: a role that was made anew is another one.
+fn node_role(directory: &Directory, iam_role: &str, known: Option<&UniqueId>) -> Option<Role> {
+    let role = match known {
+        Some(id) => directory.role_by_id(id),
+        None => directory.role(role_name(iam_role)),
+    };
+    role.cloned()
+}
+
+/// Those behind a key as they are now. A temporary key is as good as what it was issued for.
+pub(crate) fn caller_of(
+    directory: &Directory,
+    holder: Holder,
+    access_key_id: AccessKeyId,
+    session: Option<TemporarySession>,
+) -> Result<Caller, AuthenticationError> {
+    match holder {
+        Holder::Node {
+            node_id,
+            iam_role,
+            role,
+        } => Ok(Caller::Node(Box::new(NodeCaller {
+            node_id,
+            role: node_role(directory, &iam_role, role.as_ref()),
+            iam_role,
+            access_key_id: Some(access_key_id),
+            issued: session.map(|session| session.issued),
+        }))),
+        Holder::Role { role, session_name } => {
+            let session = session.ok_or(AuthenticationError::BadToken)?;
+            role_caller(directory, &role, session_name, access_key_id, session)
+        }
+        Holder::User { user } => user_caller(directory, &user, access_key_id, session),
+    }
+}
+
+fn user_caller(
+    directory: &Directory,
+    user: &UniqueId,
+    access_key_id: AccessKeyId,
+    session: Option<TemporarySession>,
+) -> Result<Caller, AuthenticationError> {
+    let user = directory
+        .user_by_id(user)
+        .ok_or(AuthenticationError::UnknownKey)?;
+    let good = match &session {
+        Some(session) => origin_is_good(directory, session, &user.unique_id),
+        None => key_is_good(directory, &access_key_id),
+    };
+    if !good {
+        return Err(AuthenticationError::Inactive);
+    }
+    Ok(Caller::User(Box::new(UserCaller {
+        user: user.clone(),
+        access_key_id,
+        session,
+    })))
+}
+
+fn role_caller(
+    directory: &Directory,
+    role: &UniqueId,
+    session_name: String,
+    access_key_id: AccessKeyId,
+    session: TemporarySession,
+) -> Result<Caller, AuthenticationError> {
+    let role = directory
+        .role_by_id(role)
+        .ok_or(AuthenticationError::UnknownKey)?;
+    let beginning = session.assumed_by.as_ref().unwrap_or(&role.unique_id);
+    if !origin_is_good(directory, &session, beginning) {
+        return Err(AuthenticationError::Inactive);
+    }
+    Ok(Caller::Role(Box::new(RoleCaller {
+        role: role.clone(),
+        session_name,
+        access_key_id,
+        session,
+    })))
+}
+
+fn key_is_good(directory: &Directory, key: &AccessKeyId) -> bool {
+    directory.access_key(key).is_some_and(|key| key.active)
+}
+
+/// Whether what temporary credentials come from in the end is still good: the long-lived key, the
+/// user's password, or the role of a node. Stricter than IAM, where they outlive it.
+fn origin_is_good(
+    directory: &Directory,
+    session: &TemporarySession,
+    beginning: &UniqueId,
+) -> bool {
+    match &session.issuing_key {
+        Some(key) => key_is_good(directory, key),
+        None => match directory.user_by_id(beginning) {
+            Some(user) => user.login_profile.is_some(),
+            None => directory.role_by_id(beginning).is_some(),
+        },
     }
 }
 

@@ -8,17 +8,19 @@ use serde_json::json;
 use sortie_evidence::{AuditRecord, Resource};
 use sortie_ports::{
     Change, Commit, Conflict, NodeInfo, NodeState, Session, SessionPatch, SessionQuery,
-    SessionState, Signal, StoreError, User,
+    SessionState, Signal, StoreError,
 };
 use sortie_types::{NodeId, Secret, SessionId, Timestamp};
 
 use crate::{
     Control,
-    authorize::{self, Authorized, Denied, OperationRule},
-    call::{Call, Caller, InternalError, NodeCaller, UserCaller, internal},
+    authenticate::node_by_key,
+    authorize::{self, Ask, Authorized, Denied, OperationRule},
+    call::{Call, Caller, InternalError, internal, refusable},
+    judge::Circumstances,
     mint::{self, RandomError},
     session_life::{LIVING, origins},
-    sessions::TOKEN_LIFETIME,
+    sessions::{TOKEN_LIFETIME, asked_session},
     token::{ChannelToken, TokenKind, client_binding},
     trail::Done,
 };
@@ -50,6 +52,8 @@ pub struct DataOpen {
     pub source_ip: String,
     /// With what.
     pub user_agent: Option<String>,
+    /// Whether the connection is encrypted.
+    pub secure_transport: bool,
     /// Who signed the upgrade, where anybody did.
     pub signed_by: Option<Caller>,
 }
@@ -108,6 +112,7 @@ pub enum AcceptError {
 }
 
 internal!(AcceptError);
+refusable!(AcceptError);
 
 impl AcceptError {
     /// The code under which the refusal stands in the trail.
@@ -219,9 +224,9 @@ impl Control {
         const RULE: OperationRule = authorize::OPEN_CONTROL_CHANNEL;
         let names = &self.inner.names;
         let id: NodeId = node_id.parse().map_err(|_| AcceptError::Unknown)?;
-        let arn = names.any_of(RULE.service);
-        let proof =
-            authorize::authorize(names, &call.caller, &RULE, &[arn], Some(&id), id.clone())?;
+        let proof = self
+            .authorize(call, &RULE, Ask::any(), Some(&id), id.clone())
+            .await?;
         let token = ChannelToken::open(&self.inner.channel_sealer, token)
             .map_err(|_| AcceptError::Foreign)?;
         if token.kind != TokenKind::Control || token.name != id.as_str() {
@@ -407,20 +412,25 @@ impl Control {
         kind: TokenKind,
         now: Timestamp,
     ) -> Result<(), AcceptError> {
-        let owner = self.inner.state.user(&session.owner_unique_id).await?;
-        let owner = owner.ok_or_else(|| self.ownerless(session))?;
-        let caller = owner_caller(session, owner)?;
-        let about = self.inner.names.session_resource(&session.id);
+        let directory = self.directory().await?;
+        let circumstances = Circumstances::of_session(session)?;
+        let caller = circumstances
+            .caller(&directory, session)
+            .map_err(|_| self.ownerless(session))?;
+        let names = &self.inner.names;
+        let about = names.session_resource(&session.id);
+        let ask = Ask::about(vec![asked_session(names, session)]);
         if kind == TokenKind::ClientTicket {
             const RULE: OperationRule = authorize::RESUME_SESSION;
             let call = call_of(caller.clone(), &RULE, session, open, now)?;
-            let arn = self.inner.names.session(session.id.as_str());
-            authorize::authorize(&self.inner.names, &call.caller, &RULE, &[arn], None, ())?;
+            self.authorize_in(&directory, &call, &RULE, &ask, None, ())?;
             let done = Done::with(()).about([about.clone()]);
             self.record(&call, &RULE, done).await?;
         }
         const RULE: OperationRule = authorize::OPEN_DATA_CHANNEL;
         let call = call_of(caller, &RULE, session, open, now)?;
+        // The token is the permission; only a policy that says no takes it away.
+        self.honour_deny(&directory, &call, &RULE, &ask)?;
         let channel = self.inner.names.data_channel_resource(&session.id);
         self.record(&call, &RULE, Done::with(()).about([channel, about]))
             .await?;
@@ -436,13 +446,10 @@ impl Control {
         const RULE: OperationRule = authorize::OPEN_DATA_CHANNEL;
         let node = self.active_node(&session.target).await?;
         let node = node.ok_or(AcceptError::Gone)?;
-        let caller = Caller::Node(NodeCaller {
-            node_id: node.id,
-            iam_role: node.iam_role,
-            access_key_id: None,
-            issued: None,
-        });
+        let directory = self.directory().await?;
+        let caller = node_by_key(&directory, node.id.clone(), node.iam_role);
         let call = call_of(caller, &RULE, session, open, now)?;
+        self.authorize_in(&directory, &call, &RULE, &Ask::any(), Some(&node.id), ())?;
         let done = Done::with(()).about([
             self.inner.names.data_channel_resource(&session.id),
             self.inner.names.node_resource(&session.target),
@@ -662,23 +669,6 @@ impl Control {
     }
 }
 
-/// The owner of a session as the caller of what a ticket or token does. The key is the one that
-/// started the session.
-fn owner_caller(session: &Session, user: User) -> Result<Caller, AcceptError> {
-    let key = session.request_context.get("accessKeyId");
-    let access_key_id = key
-        .and_then(serde_json::Value::as_str)
-        .and_then(|key| key.parse().ok())
-        .ok_or_else(|| StoreError::Corrupt {
-            table: "sessions",
-            what: "the request context has no access key".to_owned(),
-        })?;
-    Ok(Caller::User(UserCaller {
-        user,
-        access_key_id,
-    }))
-}
-
 /// The call that opening a data channel amounts to while nobody knows by whom. The texts in it are
 /// a stranger's, so only what has the form of an id is kept.
 fn refused_open(session_id: &str, open: &DataOpen, now: Timestamp) -> Result<Call, RandomError> {
@@ -690,6 +680,8 @@ fn refused_open(session_id: &str, open: &DataOpen, now: Timestamp) -> Result<Cal
         caller: Caller::Anonymous { access_key: None },
         source_ip: open.source_ip.clone(),
         user_agent: open.user_agent.clone(),
+        referer: None,
+        secure_transport: open.secure_transport,
         event_source: "ssm.amazonaws.com",
         event_name: authorize::OPEN_DATA_CHANNEL.name,
         read_only: false,
@@ -716,6 +708,8 @@ fn call_of(
         caller,
         source_ip: open.source_ip.clone(),
         user_agent: open.user_agent.clone(),
+        referer: None,
+        secure_transport: open.secure_transport,
         event_source: "ssm.amazonaws.com",
         event_name: rule.name,
         read_only: false,
@@ -773,6 +767,7 @@ mod tests {
             node_id: node.then(|| NodeId::from_random([2; 9]).to_string()),
             source_ip: "127.0.0.1".into(),
             user_agent: None,
+            secure_transport: true,
             signed_by: None,
         }
     }

@@ -1,27 +1,26 @@
 //! [`Control`] itself: what it is made of, how it opens, and the work it does in the background.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde_json::json;
 use sortie_ports::{
-    AccessKey, Change, Commit, Conflict, Installation, Signals, State, StoreError, User,
+    Change, Commit, Conflict, IdentityKind, IdentityUse, Installation, Signals, State, StoreError,
 };
-use sortie_types::{
-    AccessKeyId, AccountId, NodeId, Region, Secret, SessionId, Timestamp, UserName,
-};
+use sortie_types::{AccountId, NodeId, Region, SessionId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     arns::Names,
     call::InternalError,
     channels::End,
+    directory::DirectoryCache,
     failures::FailureBudget,
-    mint::{self, RandomError},
-    seal::{self, Purpose, RootKey, Sealer},
+    mint,
+    seal::{Purpose, RootKey, Sealer},
+    secrets::Secrets,
 };
 
 /// What an operator may set.
@@ -41,6 +40,9 @@ pub struct Settings {
     pub client_wait: Duration,
     /// How often heartbeats and idle marks are written.
     pub flush_interval: Duration,
+    /// Whether sessions end that their owner could not start any more, when identities or the tags of
+    /// nodes change.
+    pub end_disallowed_sessions: bool,
     /// How long sessions that are over and lines of the trail are kept; `None`: for ever.
     pub retention: Option<Duration>,
 }
@@ -57,6 +59,7 @@ impl Settings {
             credential_lifetime: Duration::from_hours(1),
             client_wait: Duration::from_mins(1),
             flush_interval: Duration::from_secs(10),
+            end_disallowed_sessions: true,
             retention: None,
         }
     }
@@ -78,26 +81,7 @@ pub enum OpenError {
     },
 }
 
-/// Why no administrator was made.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateAdministratorError {
-    /// On our side.
-    #[error(transparent)]
-    Internal(#[from] InternalError),
-}
-
-crate::call::internal!(OpenError, CreateAdministratorError);
-
-/// The administrator that was made, with the only copy of its secret.
-#[derive(Clone, Debug)]
-pub struct NewAdministrator {
-    /// The user.
-    pub user: User,
-    /// Its access key.
-    pub access_key_id: AccessKeyId,
-    /// The key's secret.
-    pub secret: Secret,
-}
+crate::call::internal!(OpenError);
 
 /// The use-cases. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -114,17 +98,22 @@ pub(crate) struct Inner {
     pub(crate) credential_sealer: Sealer,
     pub(crate) channel_sealer: Sealer,
     pub(crate) page_sealer: Sealer,
+    pub(crate) secrets: Secrets,
+    pub(crate) directory: DirectoryCache,
     memory: Mutex<Memory>,
     failures: Mutex<FailureBudget>,
 }
 
-/// What waits to be written in a batch. Bounded by the nodes and living sessions there are.
+/// What waits to be written in a batch. Bounded by the nodes, living sessions and identities there
+/// are.
 #[derive(Default)]
 pub(crate) struct Memory {
     /// When nodes were heard since the last batch.
     pub(crate) heard: HashMap<NodeId, Timestamp>,
     /// When sessions were active since the last batch.
     pub(crate) active: HashMap<SessionId, Timestamp>,
+    /// When and for what identities were used since the last batch.
+    pub(crate) used: HashMap<(IdentityKind, String), IdentityUse>,
     /// Ends that the state did not take; tried again with each batch.
     pub(crate) unsaved_ends: HashMap<SessionId, (End, Timestamp)>,
 }
@@ -139,8 +128,8 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// Opens the use-cases on a state. Makes the installation's constants when they are absent, and
-    /// notes that no node is connected: nothing is, when a server starts.
+    /// Opens the use-cases on a state. Makes the installation's constants and first roles when they
+    /// are absent, and notes that no node is connected: nothing is, when a server starts.
     ///
     /// # Errors
     /// When the state fails or belongs to another region.
@@ -168,7 +157,7 @@ impl Control {
             account: installation.account_id,
             region: installation.region,
         };
-        Ok(Self {
+        let control = Self {
             inner: Arc::new(Inner {
                 state,
                 signals,
@@ -178,10 +167,14 @@ impl Control {
                 credential_sealer: root_key.derive(Purpose::Credentials)?,
                 channel_sealer: root_key.derive(Purpose::ChannelToken)?,
                 page_sealer: root_key.derive(Purpose::Page)?,
+                secrets: Secrets::new(&root_key)?,
+                directory: DirectoryCache::default(),
                 memory: Mutex::default(),
                 failures: Mutex::default(),
             }),
-        })
+        };
+        control.make_first_roles(now).await?;
+        Ok(control)
     }
 
     /// The installation's account.
@@ -202,102 +195,14 @@ impl Control {
         &self.inner.settings
     }
 
-    /// Makes the administrator with one access key. `None` when there is a user of this name
-    /// already. The secret is not kept in the clear: this is the only time it can be seen.
-    ///
-    /// # Errors
-    /// When the state fails.
-    pub async fn create_administrator(
-        &self,
-        name: &UserName,
-        now: Timestamp,
-    ) -> Result<Option<NewAdministrator>, CreateAdministratorError> {
-        self.create_administrator_keeping(name, now, |_| Ok(()))
-            .await
-    }
-
-    /// The same, when `keep` has put the secret where it stays: were it put there afterwards, a crash in
-    /// between would leave an installation that nobody can use.
-    ///
-    /// # Errors
-    /// When the state or `keep` fails. There is no administrator then.
-    pub async fn create_administrator_keeping<E: From<CreateAdministratorError>>(
-        &self,
-        name: &UserName,
-        now: Timestamp,
-        keep: impl FnOnce(&NewAdministrator) -> Result<(), E>,
-    ) -> Result<Option<NewAdministrator>, E> {
-        if self.has_user(name).await? {
-            return Ok(None);
-        }
-        let (made, key) = self
-            .new_administrator(name, now)
-            .map_err(CreateAdministratorError::from)?;
-        keep(&made)?;
-        Ok(self.commit_administrator(made, key, now).await?)
-    }
-
-    async fn has_user(&self, name: &UserName) -> Result<bool, CreateAdministratorError> {
-        Ok(self.inner.state.user_named(name.as_str()).await?.is_some())
-    }
-
-    async fn commit_administrator(
-        &self,
-        made: NewAdministrator,
-        key: AccessKey,
-        now: Timestamp,
-    ) -> Result<Option<NewAdministrator>, CreateAdministratorError> {
-        let details = json!({
-            "userName": made.user.name,
-            "arn": self.inner.names.user(&made.user),
-            "accessKeyId": made.access_key_id,
-        });
-        let commit = Commit {
-            changes: vec![
-                Change::InsertUser(made.user.clone()),
-                Change::InsertAccessKey(key),
-            ],
-            trail: vec![self.service_event("AdministratorCreated", details, Vec::new(), now)?],
-        };
-        match self.inner.state.commit(commit).await {
-            Ok(()) => Ok(Some(made)),
-            // Another server of this installation was faster.
-            Err(StoreError::Conflict(Conflict::Exists)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn new_administrator(
-        &self,
-        name: &UserName,
-        now: Timestamp,
-    ) -> Result<(NewAdministrator, AccessKey), RandomError> {
-        let user = User {
-            unique_id: mint::user_unique_id()?,
-            name: name.clone(),
-            path: "/".to_owned(),
-            created: now,
-            administrator: true,
-        };
-        let (access_key_id, secret) = (mint::long_lived_key()?, mint::secret_access_key()?);
-        let sealer = &self.inner.access_key_sealer;
-        let key = AccessKey {
-            id: access_key_id.clone(),
-            user: user.unique_id.clone(),
-            sealed_secret: seal::seal_access_key(sealer, access_key_id.as_str(), &secret)?,
-            active: true,
-            created: now,
-        };
-        let made = NewAdministrator {
-            user,
-            access_key_id,
-            secret,
-        };
-        Ok((made, key))
-    }
-
-    /// Writes heartbeats and idle marks in batches until told to stop, and once more then.
+    /// Writes heartbeats and idle marks in batches, and judges sessions anew when what allowed them
+    /// may have changed, until told to stop. Writes once more then.
     pub async fn run(&self, stop: CancellationToken) {
+        tokio::join!(self.write_batches(&stop), self.keep_judging(&stop));
+        self.flush().await;
+    }
+
+    async fn write_batches(&self, stop: &CancellationToken) {
         while stop
             .run_until_cancelled(tokio::time::sleep(self.inner.settings.flush_interval))
             .await
@@ -305,7 +210,6 @@ impl Control {
         {
             self.flush().await;
         }
-        self.flush().await;
     }
 
     /// Removes a bounded number of sessions and lines of the trail that are older than the retention.
@@ -332,18 +236,23 @@ impl Control {
 
     /// Writes what was gathered in memory. What the state does not take is kept for the next time.
     pub(crate) async fn flush(&self) {
-        let (heard, active, ends) = {
+        let (heard, active, used, ends) = {
             let mut memory = self.memory();
             (
                 std::mem::take(&mut memory.heard),
                 std::mem::take(&mut memory.active),
+                std::mem::take(&mut memory.used),
                 std::mem::take(&mut memory.unsaved_ends),
             )
         };
-        if !heard.is_empty() || !active.is_empty() {
+        if !heard.is_empty() || !active.is_empty() || !used.is_empty() {
+            let uses = used.clone().into_iter();
             let touch = Change::Touch {
                 nodes: heard.clone().into_iter().collect(),
                 sessions: active.clone().into_iter().collect(),
+                identities: uses
+                    .map(|((kind, key), usage)| (kind, key, usage))
+                    .collect(),
             };
             let commit = Commit {
                 changes: vec![touch],
@@ -354,7 +263,7 @@ impl Control {
                     error = &error as &dyn std::error::Error,
                     "heartbeats are not written"
                 );
-                self.keep(heard, active);
+                self.keep(heard, active, used);
             }
         }
         for (session_id, (end, at)) in ends {
@@ -362,7 +271,12 @@ impl Control {
         }
     }
 
-    fn keep(&self, heard: HashMap<NodeId, Timestamp>, active: HashMap<SessionId, Timestamp>) {
+    fn keep(
+        &self,
+        heard: HashMap<NodeId, Timestamp>,
+        active: HashMap<SessionId, Timestamp>,
+        used: HashMap<(IdentityKind, String), IdentityUse>,
+    ) {
         let mut memory = self.memory();
         for (node_id, at) in heard {
             memory.heard.entry(node_id).or_insert(at);
@@ -370,6 +284,36 @@ impl Control {
         for (session_id, at) in active {
             memory.active.entry(session_id).or_insert(at);
         }
+        for (identity, usage) in used {
+            memory.used.entry(identity).or_insert(usage);
+        }
+    }
+
+    /// Notes that an access key, a password (of a user), a role or a device was used. Written with the
+    /// next batch.
+    pub(crate) fn identity_used(&self, kind: IdentityKind, key: &str, usage: IdentityUse) {
+        match self.memory().used.entry((kind, key.to_owned())) {
+            Entry::Occupied(mut newest) if newest.get().at <= usage.at => {
+                newest.insert(usage);
+            }
+            Entry::Occupied(_) => {}
+            Entry::Vacant(none) => {
+                none.insert(usage);
+            }
+        }
+    }
+
+    /// When and for what an access key, a password (of a user), a role or a device was last used.
+    pub(crate) async fn identity_use(
+        &self,
+        kind: IdentityKind,
+        key: &str,
+    ) -> Result<Option<IdentityUse>, StoreError> {
+        // Memory first: what is written meanwhile is in one of the two.
+        let recent = self.memory().used.get(&(kind, key.to_owned())).cloned();
+        let written = self.inner.state.identity_use(kind, key).await?;
+        let uses = [recent, written].into_iter().flatten();
+        Ok(uses.max_by_key(|usage| usage.at))
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {

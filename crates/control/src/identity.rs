@@ -1,11 +1,12 @@
-//! `GetCallerIdentity`: needs no permission, but someone known.
+//! `GetCallerIdentity`: needs no permission and heeds no policy, but needs someone known.
 
 use sortie_types::{AccountId, Arn};
 
 use crate::{
     Control,
     authorize::{self, OperationRule},
-    call::{Call, Caller, InternalError, Recorded, internal},
+    call::{Call, InternalError, Recorded, internal},
+    judge,
     trail::Done,
 };
 
@@ -44,16 +45,11 @@ impl Control {
     ) -> Result<Recorded<GetCallerIdentityOutput>, GetCallerIdentityError> {
         const RULE: OperationRule = authorize::GET_CALLER_IDENTITY;
         let names = &self.inner.names;
-        authorize::authorize(names, &call.caller, &RULE, &[], None, ())
-            .map_err(|_| GetCallerIdentityError::NotAuthenticated)?;
-        let (user_id, arn) = match &call.caller {
-            Caller::Anonymous { .. } => return Err(GetCallerIdentityError::NotAuthenticated),
-            Caller::Node(node) => (
-                format!("{}:{}", names.role_unique_id(&node.iam_role), node.node_id),
-                names.node_session(&node.iam_role, &node.node_id),
-            ),
-            Caller::User(caller) => (caller.user.unique_id.to_string(), names.user(&caller.user)),
+        let known = (names.caller(&call.caller), judge::starter(&call.caller));
+        let (Some(arn), Some(starter)) = known else {
+            return Err(GetCallerIdentityError::NotAuthenticated);
         };
+        let user_id = starter.userid();
         let account = names.account.clone();
         let answer = GetCallerIdentityOutput {
             user_id,

@@ -11,21 +11,31 @@ mod activations;
 mod arns;
 mod authenticate;
 mod authorize;
+mod bootstrap;
 mod call;
 mod channels;
+mod context;
 mod control;
 mod credentials;
+mod directory;
 mod documents;
 mod enrol;
+mod explain;
 mod failures;
 mod filters;
+mod iam;
 mod identity;
+mod judge;
 mod mint;
 mod node_operations;
 mod nodes;
+mod pass_role;
 mod seal;
+mod secrets;
 mod session_life;
 mod sessions;
+mod sign_in;
+mod sts;
 mod tags;
 mod token;
 mod trail;
@@ -39,13 +49,41 @@ pub use authenticate::{AuthenticationError, KnownKey, NodeKeys};
 pub use authorize::{
     Access, Authorized, Denied, OPERATIONS, OperationRule, ResourceKind, operation_rule,
 };
-pub use call::{Call, Caller, InternalError, NodeCaller, Recorded, UserCaller};
+pub use call::{
+    Call, Caller, InternalError, NodeCaller, Recorded, RoleCaller, TemporarySession, UserCaller,
+};
 pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
-pub use control::{Control, CreateAdministratorError, NewAdministrator, OpenError, Settings};
+pub use bootstrap::{CreateAdministratorError, NODE_ROLE, NewAdministrator};
+pub use control::{Control, OpenError, Settings};
 pub use enrol::{
     RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,
 };
+pub use explain::{ExplainError, ExplainInput, ExplainOutput, ExplainedPrincipal};
 pub use filters::{FilterOperator, NodeFilter, UnknownOperator};
+pub use iam::{
+    attachments::AttachedPolicyView,
+    entity::Holder,
+    error::IamError,
+    groups::{CreateGroupInput, GroupMembers, GroupView, UpdateGroupInput},
+    inline::InlinePolicyView,
+    keys::{AccessKeyUse, AccessKeyView, NewAccessKey},
+    login_profiles::{LoginProfileInput, LoginProfileView},
+    mfa::{
+        ConsecutiveCodes, CreateVirtualMfaDeviceInput, MfaAssignment, MfaDeviceView, NewMfaDevice,
+        QrCode,
+    },
+    overview::{Detail, DetailKind, GroupDetail, UserDetail},
+    page::{Page, PageRequest},
+    policies::{
+        CreatePolicyInput, EntityKind, EntityView, ListEntitiesInput, ListPoliciesInput,
+        PolicyScope, PolicyUsage, PolicyVersionView, PolicyView,
+    },
+    roles::{CreateRoleInput, RoleView, UpdateRoleInput},
+    simulate::{
+        ContextEntry, MatchedStatement, PolicyOrigin, SimulateInput, Simulated, TextPosition,
+    },
+    users::{CreateUserInput, UpdateUserInput, UserView},
+};
 pub use identity::{GetCallerIdentityError, GetCallerIdentityOutput};
 pub use mint::RandomError;
 pub use node_operations::{
@@ -63,6 +101,7 @@ pub use nodes::{
     DescribeInstancePropertiesInput, DescribeInstancePropertiesOutput, NodeView,
     UpdateManagedInstanceRoleError, UpdateManagedInstanceRoleInput,
 };
+pub use pass_role::UnusableRole;
 pub use seal::RootKey;
 pub use sessions::{
     DescribeSessionsError, DescribeSessionsInput, DescribeSessionsOutput, GetConnectionStatusError,
@@ -70,9 +109,18 @@ pub use sessions::{
     ResumeSessionOutput, SessionFilter, SessionList, StartSessionError, StartSessionInput,
     StartSessionOutput, TerminateSessionError, TerminateSessionInput, TerminateSessionOutput,
 };
+pub use sign_in::{
+    CallerKind, GetCallerError, GetCallerOutput, SignInError, SignInInput, SignInOutput, SignedInWith,
+};
+pub use sts::{
+    AssumeRoleError, AssumeRoleInput, AssumeRoleOutput, GetSessionTokenError,
+    GetSessionTokenInput, IssuedCredentials,
+};
+/// What a simulation decides.
+pub use sortie_iam::Outcome;
 /// The rows that answers are made of, so that callers of control need not know where they are kept.
 pub use sortie_ports::{
-    Activation, Node, NodeInfo, PingStatus, Session, SessionState, StoreError, TrailEntry, User,
+    Activation, Grants, IdentityUse, Node, NodeInfo, PingStatus, Role, Session, SessionState, StoreError, TrailEntry, User,
 };
 pub use tags::{
     AddTagsToResourceInput, ListTagsForResourceInput, ListTagsForResourceOutput,

@@ -8,10 +8,15 @@ use sortie_types::{AccessKeyId, NodeId, Secret, SessionId, Timestamp};
 
 use crate::{
     Control,
-    authorize::{self, Authorized, Denied, OperationRule, rule_named},
-    call::{Call, Caller, InternalError, NodeCaller, Recorded, internal},
-    credentials::NodeCredentials,
+    authorize::{
+        self, Ask, AuthorizeError, Authorized, Denied, OperationRule, ResourceKind, rule_named,
+    },
+    call::{
+        Call, Caller, InternalError, NodeCaller, Recorded, TemporarySession, internal, refusable,
+    },
+    credentials::{Holder, TemporaryCredentials},
     enrol::{NotAKey, parse_public_key},
+    nodes::asked_node,
     session_life::LIVING,
     sessions::TOKEN_LIFETIME,
     token::{ChannelToken, TokenKind},
@@ -180,41 +185,45 @@ internal!(
     CreateDataChannelError,
     QuietError,
 );
+refusable!(
+    RequestManagedInstanceRoleTokenError,
+    UpdateManagedInstancePublicKeyError,
+    UpdateInstanceInformationError,
+    CreateControlChannelError,
+    CreateDataChannelError,
+    QuietError,
+);
 
 impl Control {
     /// The proof that the caller is the node it acts as: itself where the input names none.
-    fn authorize_self(
+    async fn authorize_self(
         &self,
         call: &Call,
         rule: &OperationRule,
         named: Option<&str>,
-    ) -> Result<Authorized<NodeCaller>, Denied> {
+    ) -> Result<Authorized<NodeCaller>, AuthorizeError> {
         let names = &self.inner.names;
         let caller = match &call.caller {
-            Caller::Node(node) => Some(node),
-            Caller::Anonymous { .. } | Caller::User(_) => None,
+            Caller::Node(node) => Some(node.as_ref()),
+            Caller::Anonymous { .. } | Caller::Role(_) | Caller::User(_) => None,
         };
-        let acts_as: Option<NodeId> = match named {
-            Some(named) => named.parse().ok(),
-            None => caller.map(|node| node.node_id.clone()),
+        let own = caller.map(|node| node.node_id.as_str());
+        let target = named.or(own).unwrap_or("*");
+        let acts_as: Option<NodeId> = target.parse().ok();
+        let ask = if rule.resources == [ResourceKind::Any] {
+            Ask::any()
+        } else if named.is_none_or(|named| Some(named) == own) {
+            let node = self.node_named(target).await?;
+            Ask::about(vec![asked_node(names, target, node.as_ref())])
+        } else {
+            Ask::on(names.target(target))
         };
-        let own = caller.map_or("*", |node| node.node_id.as_str());
-        let arn = match rule.service {
-            "ssm" => names.target(named.unwrap_or(own)),
-            service => names.any_of(service),
-        };
-        let proof = authorize::authorize(
-            names,
-            &call.caller,
-            rule,
-            std::slice::from_ref(&arn),
-            acts_as.as_ref(),
-            caller.cloned(),
-        )?;
+        let proof = self
+            .authorize(call, rule, ask, acts_as.as_ref(), caller.cloned())
+            .await?;
         // The table lets only nodes through; for anyone else there is no proof to make.
-        proof
-            .transpose()
-            .ok_or_else(|| authorize::refusal(names, &call.caller, rule, &arn))
+        let refusal = || authorize::refusal(names, &call.caller, rule, &names.target(target));
+        Ok(proof.transpose().ok_or_else(refusal)?)
     }
 
     /// `RequestManagedInstanceRoleToken`.
@@ -228,7 +237,7 @@ impl Control {
     ) -> Result<Recorded<RequestManagedInstanceRoleTokenOutput>, RequestManagedInstanceRoleTokenError>
     {
         const RULE: OperationRule = authorize::REQUEST_MANAGED_INSTANCE_ROLE_TOKEN;
-        let proof = self.authorize_self(call, &RULE, None)?;
+        let proof = self.authorize_self(call, &RULE, None).await?;
         let node_id = &proof.resource().node_id;
         let node = self.active_node(node_id).await?.ok_or_else(|| {
             let names = &self.inner.names;
@@ -239,7 +248,13 @@ impl Control {
         }
         let expiration = call.now.plus(self.inner.settings.credential_lifetime);
         let resource = self.inner.names.node_resource(&node.id);
-        let credentials = NodeCredentials::mint(node.id, node.iam_role, call.now, expiration)?;
+        let holder = Holder::Node {
+            node_id: node.id,
+            iam_role: node.iam_role,
+            role: proof.resource().role.as_ref().map(|role| role.unique_id.clone()),
+        };
+        let session = TemporarySession::new(call.now, expiration);
+        let credentials = TemporaryCredentials::mint(holder, session)?;
         let done = Done::with(RequestManagedInstanceRoleTokenOutput {
             session_token: credentials.session_token(&self.inner.credential_sealer)?,
             access_key_id: credentials.access_key_id,
@@ -262,7 +277,7 @@ impl Control {
         input: UpdateManagedInstancePublicKeyInput,
     ) -> Result<Recorded<()>, UpdateManagedInstancePublicKeyError> {
         const RULE: OperationRule = authorize::UPDATE_MANAGED_INSTANCE_PUBLIC_KEY;
-        let proof = self.authorize_self(call, &RULE, None)?;
+        let proof = self.authorize_self(call, &RULE, None).await?;
         let node_id = &proof.resource().node_id;
         let gone = || {
             let names = &self.inner.names;
@@ -308,7 +323,7 @@ impl Control {
         input: UpdateInstanceInformationInput,
     ) -> Result<Recorded<()>, UpdateInstanceInformationError> {
         const RULE: OperationRule = authorize::UPDATE_INSTANCE_INFORMATION;
-        let proof = self.authorize_self(call, &RULE, Some(&input.instance_id))?;
+        let proof = self.authorize_self(call, &RULE, Some(&input.instance_id)).await?;
         let node_id = &proof.resource().node_id;
         let done = Done::with(())
             .about([self.inner.names.node_resource(node_id)])
@@ -336,7 +351,7 @@ impl Control {
         input: CreateControlChannelInput,
     ) -> Result<Recorded<CreateChannelOutput>, CreateControlChannelError> {
         const RULE: OperationRule = authorize::CREATE_CONTROL_CHANNEL;
-        let proof = self.authorize_self(call, &RULE, Some(&input.node_id))?;
+        let proof = self.authorize_self(call, &RULE, Some(&input.node_id)).await?;
         let node_id = &proof.resource().node_id;
         if self.active_node(node_id).await?.is_none() {
             let id = input.node_id;
@@ -368,13 +383,13 @@ impl Control {
         input: CreateDataChannelInput,
     ) -> Result<Recorded<CreateChannelOutput>, CreateDataChannelError> {
         const RULE: OperationRule = authorize::CREATE_DATA_CHANNEL;
-        let proof = self.authorize_self(call, &RULE, None)?;
+        let proof = self.authorize_self(call, &RULE, None).await?;
         let absent = || CreateDataChannelError::DoesNotExist {
             session_id: input.session_id.clone(),
         };
         let id: SessionId = input.session_id.parse().map_err(|_| absent())?;
         let session = self.inner.state.session(&id).await?.ok_or_else(absent)?;
-        self.authorize_self(call, &RULE, Some(session.target.as_str()))?;
+        self.authorize_self(call, &RULE, Some(session.target.as_str())).await?;
         if !LIVING.contains(&session.state) {
             return Err(CreateDataChannelError::Over);
         }
@@ -429,7 +444,7 @@ impl Control {
             );
             return Err(denied.into());
         };
-        let proof = self.authorize_self(call, rule, instance_id)?;
+        let proof = self.authorize_self(call, rule, instance_id).await?;
         let resource = self.inner.names.node_resource(&proof.resource().node_id);
         let done = Done::with(()).about([resource]);
         Ok(self.record(call, rule, done).await?)

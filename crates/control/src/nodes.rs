@@ -7,10 +7,11 @@ use sortie_types::{NodeId, Timestamp};
 
 use crate::{
     Control,
-    activations::is_role_name,
-    authorize::{self, Authorized, Denied, OperationRule},
-    call::{Call, InternalError, Recorded, internal},
+    arns::Names,
+    authorize::{self, Ask, AskedResource, AuthorizeError, Authorized, Denied, OperationRule},
+    call::{Call, InternalError, Recorded, internal, refusable},
     filters::{FilterError, Listing, NodeConditions, NodeFilter},
+    pass_role::UnusableRole,
     sessions::told_to_end,
     token,
     trail::Done,
@@ -202,12 +203,18 @@ pub enum UpdateManagedInstanceRoleError {
         /// As it was given.
         id: String,
     },
-    /// Not the name of a role.
-    #[error("IamRole is not the name of a role.")]
-    InvalidRole,
+    /// No role that nodes may act with.
+    #[error(transparent)]
+    InvalidRole(#[from] UnusableRole),
 }
 
 internal!(
+    DescribeInstanceInformationError,
+    DescribeInstancePropertiesError,
+    DeregisterManagedInstanceError,
+    UpdateManagedInstanceRoleError,
+);
+refusable!(
     DescribeInstanceInformationError,
     DescribeInstancePropertiesError,
     DeregisterManagedInstanceError,
@@ -337,8 +344,7 @@ impl Control {
         input: DescribeInstanceInformationInput,
     ) -> Result<Recorded<DescribeInstanceInformationOutput>, DescribeInstanceInformationError> {
         const RULE: OperationRule = authorize::DESCRIBE_INSTANCE_INFORMATION;
-        let names = &self.inner.names;
-        authorize::authorize(names, &call.caller, &RULE, &[names.any_ssm()], None, ())?;
+        self.authorize(call, &RULE, Ask::any(), None, ()).await?;
         if !input.filters.is_empty() && !input.filter_list.is_empty() {
             let why =
                 "Filters and InstanceInformationFilterList cannot be given together".to_owned();
@@ -369,8 +375,7 @@ impl Control {
         input: DescribeInstancePropertiesInput,
     ) -> Result<Recorded<DescribeInstancePropertiesOutput>, DescribeInstancePropertiesError> {
         const RULE: OperationRule = authorize::DESCRIBE_INSTANCE_PROPERTIES;
-        let names = &self.inner.names;
-        authorize::authorize(names, &call.caller, &RULE, &[names.any_ssm()], None, ())?;
+        self.authorize(call, &RULE, Ask::any(), None, ()).await?;
         let limit = input
             .max_results
             .unwrap_or(INFORMATION_PAGE)
@@ -391,22 +396,25 @@ impl Control {
         Ok(self.record(call, &RULE, done).await?)
     }
 
-    fn authorize_node(
+    /// An active node by what a caller names it.
+    pub(crate) async fn node_named(&self, target: &str) -> Result<Option<Node>, StoreError> {
+        match target.parse() {
+            Ok(id) => self.active_node(&id).await,
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn authorize_node(
         &self,
         call: &Call,
         rule: &OperationRule,
         instance_id: &str,
-    ) -> Result<Authorized<Option<NodeId>>, Denied> {
-        let names = &self.inner.names;
-        let arn = names.target(instance_id);
-        authorize::authorize(
-            names,
-            &call.caller,
-            rule,
-            &[arn],
-            None,
-            instance_id.parse().ok(),
-        )
+    ) -> Result<Authorized<Option<NodeId>>, AuthorizeError> {
+        let node = self.node_named(instance_id).await?;
+        let asked = asked_node(&self.inner.names, instance_id, node.as_ref());
+        let ask = Ask::about(vec![asked]);
+        self.authorize(call, rule, ask, None, instance_id.parse().ok())
+            .await
     }
 
     /// `DeregisterManagedInstance`: the node is refused from now on, and its sessions are told to
@@ -423,7 +431,9 @@ impl Control {
         let invalid = || DeregisterManagedInstanceError::InvalidInstanceId {
             id: input.instance_id.clone(),
         };
-        let proof = self.authorize_node(call, &RULE, &input.instance_id)?;
+        let proof = self
+            .authorize_node(call, &RULE, &input.instance_id)
+            .await?;
         let node_id = proof.resource().as_ref().ok_or_else(invalid)?;
         let by = authorize::principal(&self.inner.names, &call.caller);
         let reason = format!("The node was deregistered by {by}.");
@@ -473,11 +483,14 @@ impl Control {
         let invalid = || UpdateManagedInstanceRoleError::InvalidInstanceId {
             id: input.instance_id.clone(),
         };
-        let proof = self.authorize_node(call, &RULE, &input.instance_id)?;
+        let node = self.node_named(&input.instance_id).await?;
+        let asked = asked_node(&self.inner.names, &input.instance_id, node.as_ref());
+        let directory = self.directory().await?;
+        let ask = self.passing_role(&directory, Ask::about(vec![asked]), &input.iam_role);
+        let named: Option<NodeId> = input.instance_id.parse().ok();
+        let proof = self.authorize_in(&directory, call, &RULE, &ask, None, named)?;
         let node_id = proof.resource().clone().ok_or_else(invalid)?;
-        if !is_role_name(&input.iam_role) {
-            return Err(UpdateManagedInstanceRoleError::InvalidRole);
-        }
+        self.usable_role(&directory, &input.iam_role)?;
         let done = Done::with(())
             .about([self.inner.names.node_resource(&node_id)])
             .changing(vec![Change::SetNodeRole {
@@ -493,6 +506,12 @@ impl Control {
             }
         }
     }
+}
+
+/// A node as actions on it are checked, whether it exists or not.
+pub(crate) fn asked_node(names: &Names, target: &str, node: Option<&Node>) -> AskedResource {
+    let tags = node.map_or(&[][..], |node| node.tags.as_slice());
+    AskedResource::new(names.target(target)).tags(&["ssm:resourceTag", "aws:ResourceTag"], tags)
 }
 
 impl From<PageError> for DescribeInstanceInformationError {

@@ -81,6 +81,8 @@ pub(crate) enum Purpose {
     ChannelToken,
     /// Session tokens of temporary credentials.
     Credentials,
+    /// Seeds of MFA devices at rest.
+    MfaSeed,
     /// `NextToken` of listings.
     Page,
 }
@@ -92,6 +94,7 @@ impl Purpose {
             Self::AccessKeySecret => b"sortie access-key-secret v1",
             Self::ChannelToken => b"sortie channel-token v1",
             Self::Credentials => b"sortie session-credentials v1",
+            Self::MfaSeed => b"sortie mfa-seed v1",
             Self::Page => b"sortie page v1",
         }
     }

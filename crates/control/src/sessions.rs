@@ -6,17 +6,20 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 use sortie_evidence::HIDDEN;
 use sortie_ports::{
-    Change, Conflict, Node, NodeState, Session, SessionPatch, SessionQuery, SessionState, Signal,
+    Change, Conflict, Node, Session, SessionPatch, SessionQuery, SessionState, Signal,
     StoreError,
 };
-use sortie_types::{Arn, NodeId, Secret, SessionId, Timestamp};
+use sortie_types::{Secret, SessionId, Tag, Timestamp};
 
 use crate::{
     Control,
-    authorize::{self, Authorized, Denied, OperationRule},
-    call::{Call, Caller, InternalError, Recorded, UserCaller, internal},
+    arns::Names,
+    authorize::{self, Ask, AskedResource, AuthorizeError, Authorized, Denied, OperationRule},
+    call::{Call, InternalError, Recorded, internal, refusable},
     documents::{self, DEFAULT_DOCUMENT},
+    judge::{self, Circumstances, Starter},
     mint,
+    nodes::asked_node,
     session_life::{LIVING, origins},
     token::{self, ChannelToken, TokenKind},
     trail::Done,
@@ -253,6 +256,16 @@ internal!(
     DescribeSessionsError,
     GetConnectionStatusError,
 );
+refusable!(
+    StartSessionError,
+    ResumeSessionError,
+    TerminateSessionError,
+    DescribeSessionsError,
+    GetConnectionStatusError,
+);
+
+/// How often a start is judged again because identities changed meanwhile.
+const ATTEMPTS: usize = 8;
 
 /// What a session is made from, after all checks.
 struct Resolved {
@@ -272,26 +285,68 @@ impl Control {
         call: &Call,
         input: StartSessionInput,
     ) -> Result<Recorded<StartSessionOutput>, StartSessionError> {
+        for _ in 0..ATTEMPTS {
+            match self.try_start_session(call, &input).await {
+                // Decided by what is no longer so: decided anew.
+                Err(StartSessionError::Internal(InternalError::Store(StoreError::Conflict(
+                    Conflict::Revision,
+                )))) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(StoreError::Conflict(Conflict::Revision).into())
+    }
+
+    async fn try_start_session(
+        &self,
+        call: &Call,
+        input: &StartSessionInput,
+    ) -> Result<Recorded<StartSessionOutput>, StartSessionError> {
         const RULE: OperationRule = authorize::START_SESSION;
         let names = &self.inner.names;
         let document = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
-        let arns = [names.target(&input.target), names.document(document)];
-        let target = authorize::authorize(
+        let node = self.node_named(&input.target).await?;
+        let ask = start_ask(
             names,
-            &call.caller,
+            asked_node(names, &input.target, node.as_ref()),
+            document,
+        );
+        let directory = self.directory().await?;
+        let target = self.authorize_in(
+            &directory,
+            call,
             &RULE,
-            &arns,
+            &ask,
             None,
-            input.target.clone(),
+            (input.target.clone(), node),
         )?;
-        let resolved = self.resolve(&target, document, &input.parameters).await?;
-        let owner = owner(call, &self.inner.names.any_ssm())?;
-        let session = self.new_session(call, owner, resolved, &input)?;
-        let token_value = self.client_token(&session, call.now)?;
+        let resolved = self.resolve(&target, document, &input.parameters)?;
+        let tags = resolved.node.tags.clone();
+        let session = self.new_session(call, resolved, input)?;
+        let done = self.started(call, &session, input, directory.revision())?;
+        let recorded = match self.record(call, &RULE, done).await {
+            Err(InternalError::Store(StoreError::Conflict(Conflict::NoNode))) => {
+                return Err(not_connected(&input.target));
+            }
+            outcome => outcome?,
+        };
+        self.judge_if_retagged(&session, &tags).await;
+        self.inner.signals.publish(Signal::Session(session.id));
+        Ok(recorded)
+    }
+
+    fn started(
+        &self,
+        call: &Call,
+        session: &Session,
+        input: &StartSessionInput,
+        revision: i64,
+    ) -> Result<Done<StartSessionOutput>, mint::RandomError> {
+        let names = &self.inner.names;
         let stream_url = stream_url(&input.stream_base, &session.id);
         let done = Done::with(StartSessionOutput {
             session_id: session.id.clone(),
-            token_value,
+            token_value: self.client_token(session, call.now)?,
             stream_url: stream_url.clone(),
         })
         .showing(json!({"sessionId": session.id, "tokenValue": HIDDEN, "streamUrl": stream_url}))
@@ -301,6 +356,8 @@ impl Control {
             names.session_resource(&session.id),
         ])
         .changing(vec![
+            // What was taken away while this call was judged must not leave a session behind.
+            Change::RequireIdentities { revision },
             // Deregistering ends a node's sessions; one that starts meanwhile would be left over.
             Change::RequireNode {
                 node_id: session.target.clone(),
@@ -308,21 +365,28 @@ impl Control {
             },
             Change::InsertSession(Box::new(session.clone())),
         ]);
-        let recorded = match self.record(call, &RULE, done).await {
-            Err(InternalError::Store(StoreError::Conflict(Conflict::NoNode))) => {
-                return Err(StartSessionError::NotConnected {
-                    target: input.target,
-                });
-            }
-            outcome => outcome?,
-        };
-        self.inner.signals.publish(Signal::Session(session.id));
-        Ok(recorded)
+        Ok(done)
     }
 
-    async fn resolve(
+    /// Judges a new session again where the tags that allowed it were changed meanwhile.
+    async fn judge_if_retagged(&self, session: &Session, tags: &[Tag]) {
+        let judged = async {
+            let node = self.active_node(&session.target).await?;
+            if node.is_some_and(|node| node.tags != tags) {
+                let directory = self.directory().await?;
+                self.judge_session(&directory, session).await?;
+            }
+            Ok::<(), InternalError>(())
+        };
+        if let Err(error) = judged.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, session_id = %session.id, "a session is not judged");
+        }
+    }
+
+    fn resolve(
         &self,
-        target: &Authorized<String>,
+        target: &Authorized<(String, Option<Node>)>,
         document: &str,
         parameters: &BTreeMap<String, Vec<String>>,
     ) -> Result<Resolved, StartSessionError> {
@@ -336,12 +400,10 @@ impl Control {
             let why = format!("Parameter {unknown} is not defined in document {name}.");
             return Err(StartSessionError::InvalidParameters(why));
         }
-        let target = target.resource();
-        let node = self.connected_node(target).await?;
+        let (given, node) = target.resource();
+        let node = node.clone().filter(|node| node.connected);
         Ok(Resolved {
-            node: node.ok_or_else(|| StartSessionError::NotConnected {
-                target: target.clone(),
-            })?,
+            node: node.ok_or_else(|| not_connected(given))?,
             document_name: name.to_owned(),
             document_content,
         })
@@ -353,28 +415,24 @@ impl Control {
         given.strip_prefix(own.as_str()).unwrap_or(given)
     }
 
-    async fn connected_node(&self, target: &str) -> Result<Option<Node>, StoreError> {
-        let Ok(node_id) = target.parse::<NodeId>() else {
-            return Ok(None);
-        };
-        let node = self.inner.state.node(&node_id).await?;
-        Ok(node.filter(|node| node.connected && node.state == NodeState::Active))
-    }
-
     fn new_session(
         &self,
         call: &Call,
-        owner: &UserCaller,
         resolved: Resolved,
         input: &StartSessionInput,
-    ) -> Result<Session, mint::RandomError> {
+    ) -> Result<Session, StartSessionError> {
+        let (Some(Starter { name, unique_id }), Some(circumstances)) =
+            (judge::starter(&call.caller), Circumstances::of(call))
+        else {
+            return Err(nobody().into());
+        };
         let settings = &self.inner.settings;
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         Ok(Session {
-            id: mint::session_id(owner.user.name.as_str())?,
+            id: mint::session_id(&name)?,
             target: resolved.node.id,
-            owner: self.inner.names.user(&owner.user),
-            owner_unique_id: owner.user.unique_id.clone(),
+            owner: self.inner.names.caller(&call.caller).ok_or_else(nobody)?,
+            owner_unique_id: unique_id,
             document_name: resolved.document_name,
             document_content: resolved.document_content,
             parameters: json!(input.parameters),
@@ -388,11 +446,7 @@ impl Control {
             client_epoch: 1,
             node_epoch: 1,
             last_activity: call.now,
-            request_context: json!({
-                "sourceIp": call.source_ip,
-                "userAgent": call.user_agent,
-                "accessKeyId": owner.access_key_id,
-            }),
+            request_context: circumstances.to_json(),
         })
     }
 
@@ -418,8 +472,10 @@ impl Control {
         input: ResumeSessionInput,
     ) -> Result<Recorded<ResumeSessionOutput>, ResumeSessionError> {
         const RULE: OperationRule = authorize::RESUME_SESSION;
-        let given = self.authorize_session(call, &RULE, &input.session_id)?;
-        let found = self.session_named(given.resource()).await?;
+        let found = self
+            .authorize_session(call, &RULE, &input.session_id)
+            .await?;
+        let found = found.resource().clone();
         let mut session = found.ok_or_else(|| ResumeSessionError::DoesNotExist {
             session_id: input.session_id.clone(),
         })?;
@@ -484,20 +540,17 @@ impl Control {
         input: TerminateSessionInput,
     ) -> Result<Recorded<TerminateSessionOutput>, TerminateSessionError> {
         const RULE: OperationRule = authorize::TERMINATE_SESSION;
-        let given = self.authorize_session(call, &RULE, &input.session_id)?;
-        let session = self.session_named(given.resource()).await?.ok_or_else(|| {
-            TerminateSessionError::DoesNotExist {
-                session_id: input.session_id.clone(),
-            }
-        })?;
+        let found = self
+            .authorize_session(call, &RULE, &input.session_id)
+            .await?;
+        let absent = || TerminateSessionError::DoesNotExist {
+            session_id: input.session_id.clone(),
+        };
+        let session = found.resource().as_ref().ok_or_else(absent)?;
         let by = authorize::principal(&self.inner.names, &call.caller);
-        let reason = match &call.caller {
-            Caller::User(caller) => {
-                format!("Your session was ended by {} ({by}).", caller.user.name)
-            }
-            Caller::Anonymous { .. } | Caller::Node(_) => {
-                format!("Your session was ended by {by}.")
-            }
+        let reason = match judge::starter(&call.caller) {
+            Some(Starter { name, .. }) => format!("Your session was ended by {name} ({by})."),
+            None => format!("Your session was ended by {by}."),
         };
         let done = || {
             Done::with(TerminateSessionOutput {
@@ -523,29 +576,24 @@ impl Control {
         Ok(self.record(call, &RULE, done()).await?)
     }
 
-    fn authorize_session(
+    /// The proof about a session, if there is one: whoever may not, does not learn whether it exists.
+    async fn authorize_session(
         &self,
         call: &Call,
         rule: &OperationRule,
         session_id: &str,
-    ) -> Result<Authorized<String>, Denied> {
+    ) -> Result<Authorized<Option<Session>>, AuthorizeError> {
+        let session = match session_id.parse() {
+            Ok(id) => self.inner.state.session(&id).await?,
+            Err(_) => None,
+        };
         let names = &self.inner.names;
-        let arn = names.session(session_id);
-        authorize::authorize(
-            names,
-            &call.caller,
-            rule,
-            &[arn],
-            None,
-            session_id.to_owned(),
-        )
-    }
-
-    async fn session_named(&self, session_id: &str) -> Result<Option<Session>, StoreError> {
-        match session_id.parse() {
-            Ok(id) => self.inner.state.session(&id).await,
-            Err(_) => Ok(None),
-        }
+        let asked = match &session {
+            Some(session) => asked_session(names, session),
+            None => AskedResource::new(names.session(session_id)),
+        };
+        self.authorize(call, rule, Ask::about(vec![asked]), None, session)
+            .await
     }
 
     /// `DescribeSessions`: everyone's sessions, newest first.
@@ -558,8 +606,7 @@ impl Control {
         input: DescribeSessionsInput,
     ) -> Result<Recorded<DescribeSessionsOutput>, DescribeSessionsError> {
         const RULE: OperationRule = authorize::DESCRIBE_SESSIONS;
-        let names = &self.inner.names;
-        authorize::authorize(names, &call.caller, &RULE, &[names.any_ssm()], None, ())?;
+        self.authorize(call, &RULE, Ask::any(), None, ()).await?;
         let limit = input.max_results.unwrap_or(PAGE).clamp(1, LARGEST_PAGE);
         let after = token::cursor(
             &self.inner.page_sealer,
@@ -610,9 +657,11 @@ impl Control {
     ) -> Result<Recorded<GetConnectionStatusOutput>, GetConnectionStatusError> {
         const RULE: OperationRule = authorize::GET_CONNECTION_STATUS;
         let names = &self.inner.names;
-        let arn = names.target(&input.target);
-        authorize::authorize(names, &call.caller, &RULE, &[arn], None, ())?;
-        let node = self.connected_node(&input.target).await?;
+        let node = self.node_named(&input.target).await?;
+        let asked = asked_node(names, &input.target, node.as_ref());
+        let ask = Ask::about(vec![asked]);
+        let proof = self.authorize(call, &RULE, ask, None, node).await?;
+        let node = proof.resource().as_ref().filter(|node| node.connected);
         let done = Done::with(GetConnectionStatusOutput {
             target: input.target,
             connected: node.is_some(),
@@ -640,13 +689,49 @@ fn stream_url(base: &str, session_id: &SessionId) -> String {
     format!("{base}/v1/data-channel/{session_id}?role=publish_subscribe")
 }
 
-/// Sessions are owned by users. The table lets nobody else through; this keeps it so.
-fn owner<'a>(call: &'a Call, resource: &Arn) -> Result<&'a UserCaller, Denied> {
-    match &call.caller {
-        Caller::User(caller) => Ok(caller),
-        Caller::Anonymous { .. } | Caller::Node(_) => Err(Denied {
-            message: format!("sessions on {resource} are owned by users"),
-        }),
+/// What starting a session asks: leave for the node and for the document, each with its own tags.
+pub(crate) fn start_ask(names: &Names, node: AskedResource, document: &str) -> Ask {
+    // Both are always checked, as policies with this condition demand.
+    Ask::about(vec![node, AskedResource::new(names.document(document))])
+        .key("ssm:SessionDocumentAccessCheck", "true")
+}
+
+/// A session as actions on it are checked: by its id, and by the same with its owner's `aws:userid`
+/// or unchanged name in front, so that both published forms of own-session policies work. Its system
+/// tags name owner and node.
+pub(crate) fn asked_session(names: &Names, session: &Session) -> AskedResource {
+    let owner = judge::owner(session);
+    let id = session.id.as_str();
+    let suffix = id.rsplit_once('-').map_or(id, |(_, suffix)| suffix);
+    let alias = |name: &str| names.session(&format!("{name}-{suffix}"));
+    let mut asked = AskedResource::new(names.session(id))
+        .alias(alias(&owner.userid()))
+        .alias(alias(&owner.name));
+    for family in ["ssm:resourceTag", "aws:ResourceTag"] {
+        asked = asked
+            .key(
+                format!("{family}/aws:ssmmessages:session-id"),
+                owner.userid(),
+            )
+            .key(
+                format!("{family}/aws:ssmmessages:target-id"),
+                session.target.as_str(),
+            );
+    }
+    asked
+}
+
+fn not_connected(target: &str) -> StartSessionError {
+    StartSessionError::NotConnected {
+        target: target.to_owned(),
+    }
+}
+
+/// Sessions are owned by users and role sessions. The table lets nobody else through; this keeps it
+/// so.
+fn nobody() -> Denied {
+    Denied {
+        message: "sessions are owned by users and role sessions".to_owned(),
     }
 }
 

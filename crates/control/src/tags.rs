@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 use sortie_evidence::Resource;
-use sortie_ports::{Change, Conflict, StoreError, TaggedResource};
-use sortie_types::{Arn, InvalidTag, Tag};
+use sortie_ports::{Change, Conflict, Signal, StoreError, TaggedResource};
+use sortie_types::{InvalidTag, Tag};
 
 use crate::{
     Control,
-    authorize::{self, Authorized, Denied, OperationRule},
-    call::{Call, InternalError, Recorded, internal},
+    authorize::{self, Ask, AskedResource, Authorized, Denied, OperationRule},
+    call::{Call, InternalError, Recorded, internal, refusable},
+    context::Keys,
     trail::Done,
 };
 
@@ -77,6 +78,7 @@ pub enum TagsError {
 }
 
 internal!(TagsError);
+refusable!(TagsError);
 
 /// Checks tags as they come from a caller.
 pub(crate) fn parse_tags(given: &[(String, String)]) -> Result<Vec<Tag>, InvalidTag> {
@@ -90,15 +92,15 @@ pub(crate) fn parse_tags(given: &[(String, String)]) -> Result<Vec<Tag>, Invalid
 type Named = Option<TaggedResource>;
 
 impl Control {
-    fn authorize_tags(
+    async fn authorize_tags(
         &self,
         call: &Call,
         rule: &OperationRule,
-        resource_type: &str,
-        resource_id: &str,
+        (resource_type, resource_id): (&str, &str),
+        keys: Keys,
     ) -> Result<Authorized<Named>, TagsError> {
         let names = &self.inner.names;
-        let (arn, resource): (Arn, Named) = match resource_type {
+        let (arn, resource): (_, Named) = match resource_type {
             "Activation" => {
                 let id = resource_id.parse().ok();
                 let arn = id.map_or_else(|| names.any_ssm(), |id| names.activation(&id));
@@ -110,18 +112,18 @@ impl Control {
             }
             _ => {
                 // Whoever may not, does not learn which types there are.
-                authorize::authorize(names, &call.caller, rule, &[names.any_ssm()], None, ())?;
+                self.authorize(call, rule, Ask::any().with(keys), None, ())
+                    .await?;
                 return Err(TagsError::InvalidResourceType);
             }
         };
-        Ok(authorize::authorize(
-            names,
-            &call.caller,
-            rule,
-            &[arn],
-            None,
-            resource,
-        )?)
+        let tags = match &resource {
+            Some(resource) => self.tags_of(resource).await?.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let asked = AskedResource::new(arn).tags(&["ssm:resourceTag", "aws:ResourceTag"], &tags);
+        let ask = Ask::about(vec![asked]).with(keys);
+        Ok(self.authorize(call, rule, ask, None, resource).await?)
     }
 
     fn tagged_resource(&self, resource: &TaggedResource) -> Resource {
@@ -141,7 +143,9 @@ impl Control {
         input: AddTagsToResourceInput,
     ) -> Result<Recorded<()>, TagsError> {
         const RULE: OperationRule = authorize::ADD_TAGS_TO_RESOURCE;
-        let named = self.authorize_tags(call, &RULE, &input.resource_type, &input.resource_id)?;
+        let named = (input.resource_type.as_str(), input.resource_id.as_str());
+        let keys = Keys::default().request_tag_texts(&input.tags);
+        let named = self.authorize_tags(call, &RULE, named, keys).await?;
         let tags = parse_tags(&input.tags)?;
         let resource = self.existing(&named).await?;
         let change = Change::PutTags {
@@ -162,7 +166,9 @@ impl Control {
         input: RemoveTagsFromResourceInput,
     ) -> Result<Recorded<()>, TagsError> {
         const RULE: OperationRule = authorize::REMOVE_TAGS_FROM_RESOURCE;
-        let named = self.authorize_tags(call, &RULE, &input.resource_type, &input.resource_id)?;
+        let named = (input.resource_type.as_str(), input.resource_id.as_str());
+        let keys = Keys::default().many("aws:TagKeys", input.tag_keys.clone());
+        let named = self.authorize_tags(call, &RULE, named, keys).await?;
         let resource = self.existing(&named).await?;
         let change = Change::RemoveTags {
             resource: resource.clone(),
@@ -188,7 +194,14 @@ impl Control {
                 Conflict::NoActivation | Conflict::NoNode => Err(TagsError::InvalidResourceId),
                 other => Err(StoreError::Conflict(other).into()),
             },
-            outcome => Ok(outcome?),
+            outcome => {
+                let recorded = outcome?;
+                // Tags decide who may be on a node.
+                if let TaggedResource::Node(id) = resource {
+                    self.inner.signals.publish(Signal::Node(id.clone()));
+                }
+                Ok(recorded)
+            }
         }
     }
 
@@ -202,7 +215,10 @@ impl Control {
         input: ListTagsForResourceInput,
     ) -> Result<Recorded<ListTagsForResourceOutput>, TagsError> {
         const RULE: OperationRule = authorize::LIST_TAGS_FOR_RESOURCE;
-        let named = self.authorize_tags(call, &RULE, &input.resource_type, &input.resource_id)?;
+        let named = (input.resource_type.as_str(), input.resource_id.as_str());
+        let named = self
+            .authorize_tags(call, &RULE, named, Keys::default())
+            .await?;
         let resource = named
             .resource()
             .as_ref()

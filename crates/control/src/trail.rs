@@ -4,15 +4,21 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sortie_evidence::{AuditRecord, Category, Failure, Resource, SessionIssuer, UserIdentity};
-use sortie_ports::{Change, Commit, TrailAttribute, TrailEntry, TrailQuery};
-use sortie_types::{SessionId, Timestamp};
+use sortie_evidence::{
+    AuditRecord, Category, Failure, Resource, SessionAttributes, SessionIssuer, UserIdentity,
+};
+use sortie_ports::{Change, Commit, Role, TrailAttribute, TrailEntry, TrailQuery};
+use sortie_types::{Region, SessionId, Timestamp};
 
 use crate::{
     Control,
     arns::role_name,
-    authorize::{self, Denied, OperationRule, rule_named},
-    call::{Call, Caller, InternalError, NodeCaller, Recorded, UserCaller, internal},
+    authorize::{self, Ask, Denied, OperationRule, rule_named},
+    call::{
+        Call, Caller, InternalError, NodeCaller, Recorded, RoleCaller, TemporarySession, UserCaller,
+        internal, refusable,
+    },
+    context::GLOBAL_REGION,
     failures::Verdict,
     mint::{self, RandomError},
     token,
@@ -172,7 +178,7 @@ impl Control {
             event_source: event_source.to_owned(),
             event_name: call.event_name.to_owned(),
             event_type: "AwsApiCall",
-            region: self.inner.names.region.clone(),
+            region: self.region_of(event_source),
             account_id: self.inner.names.account.clone(),
             source_ip_address: call.source_ip.clone(),
             user_agent: call.user_agent.clone(),
@@ -187,6 +193,15 @@ impl Control {
             category,
             failure: None,
         })
+    }
+
+    /// Where an event is filed: those of identities have one place wherever they come from.
+    fn region_of(&self, event_source: &str) -> Region {
+        let global = match event_source {
+            "iam.amazonaws.com" => GLOBAL_REGION.parse().ok(),
+            _ => None,
+        };
+        global.unwrap_or_else(|| self.inner.names.region.clone())
     }
 
     /// Something that the installation itself did or saw.
@@ -228,6 +243,7 @@ impl Control {
                 access_key_id: access_key.clone(),
             },
             Caller::Node(node) => self.node_identity(node),
+            Caller::Role(role) => self.role_identity(role),
             Caller::User(user) => self.user_identity(user),
         }
     }
@@ -238,23 +254,59 @@ impl Control {
             arn: self.inner.names.user(&caller.user),
             access_key_id: Some(caller.access_key_id.to_string()),
             user_name: caller.user.name.to_string(),
+            session: caller.session.as_ref().map(session_attributes),
+        }
+    }
+
+    fn role_identity(&self, caller: &RoleCaller) -> UserIdentity {
+        let names = &self.inner.names;
+        UserIdentity::AssumedRole {
+            principal_id: format!("{}:{}", caller.role.unique_id, caller.session_name),
+            arn: names.role_session(&caller.role, &caller.session_name),
+            access_key_id: Some(caller.access_key_id.to_string()),
+            issuer: self.issuer(&caller.role),
+            session: session_attributes(&caller.session),
+            source_identity: caller.session.source_identity.clone(),
         }
     }
 
     fn node_identity(&self, node: &NodeCaller) -> UserIdentity {
         let names = &self.inner.names;
-        let role_id = names.role_unique_id(&node.iam_role).to_string();
-        UserIdentity::AssumedRole {
-            principal_id: format!("{role_id}:{}", node.node_id),
-            arn: names.node_session(&node.iam_role, &node.node_id),
-            access_key_id: node.access_key_id.as_ref().map(ToString::to_string),
-            issuer: SessionIssuer {
-                principal_id: role_id,
+        let issuer = match &node.role {
+            Some(role) => self.issuer(role),
+            // The role is gone, and was refused for that.
+            None => SessionIssuer {
+                principal_id: names.role_unique_id(&node.iam_role).to_string(),
                 arn: names.role(&node.iam_role),
                 user_name: role_name(&node.iam_role).to_owned(),
             },
-            created: node.issued,
+        };
+        UserIdentity::AssumedRole {
+            principal_id: format!("{}:{}", issuer.principal_id, node.node_id),
+            arn: names.node_session(&node.iam_role, &node.node_id),
+            access_key_id: node.access_key_id.as_ref().map(ToString::to_string),
+            issuer,
+            session: SessionAttributes {
+                created: node.issued,
+                mfa: false,
+            },
+            source_identity: None,
         }
+    }
+
+    fn issuer(&self, role: &Role) -> SessionIssuer {
+        SessionIssuer {
+            principal_id: role.unique_id.to_string(),
+            arn: self.inner.names.role_arn(role),
+            user_name: role.name.clone(),
+        }
+    }
+}
+
+fn session_attributes(session: &TemporarySession) -> SessionAttributes {
+    SessionAttributes {
+        created: Some(session.issued),
+        mfa: session.mfa.is_some(),
     }
 }
 
@@ -319,6 +371,7 @@ pub enum LookupEventsError {
 }
 
 internal!(LookupEventsError);
+refusable!(LookupEventsError);
 
 impl Control {
     /// `LookupEvents`: management events of the last 90 days, newest first.
@@ -331,8 +384,7 @@ impl Control {
         input: LookupEventsInput,
     ) -> Result<Recorded<LookupEventsOutput>, LookupEventsError> {
         const RULE: OperationRule = authorize::LOOKUP_EVENTS;
-        let arn = self.inner.names.any_of("cloudtrail");
-        authorize::authorize(&self.inner.names, &call.caller, &RULE, &[arn], None, ())?;
+        self.authorize(call, &RULE, Ask::any(), None, ()).await?;
         let insight = match input.event_category.as_deref() {
             None => false,
             Some("insight") => true,

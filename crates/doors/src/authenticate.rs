@@ -103,6 +103,7 @@ impl Claim<'_> {
             )
             .await?;
         self.verify_secret(control, options, &secret)?;
+        control.key_used(&caller, self.service.signing_name(), self.received.now);
         Ok(caller)
     }
 

@@ -195,7 +195,7 @@ fn foreign_channel(channel: Channel, name: &str, caller: &Caller) -> Option<Fail
         Caller::Node(node) if node.node_id.as_str() == name => return None,
         // Another node must not see the access-denied tag, see `CreateControlChannel`.
         Caller::Node(_) => "InvalidInstanceId",
-        Caller::Anonymous { .. } | Caller::User(_) => "AccessDeniedException",
+        Caller::Anonymous { .. } | Caller::Role(_) | Caller::User(_) => "AccessDeniedException",
     };
     let text = "Only the managed node itself may open its control channel.";
     Some(Failure::denied_as(AwsError::new(code, 403, text)))
@@ -277,6 +277,7 @@ impl Opened {
                 let peer = Peer {
                     source_ip: self.call.source_ip,
                     user_agent: self.call.user_agent,
+                    secure_transport: self.call.secure_transport,
                     signed_by: match self.call.caller {
                         Caller::Anonymous { .. } => None,
                         caller => Some(caller),

@@ -3,15 +3,18 @@
 //! side is logged with its causes and told to nobody.
 
 use sortie_control::{
+    AssumeRoleError,
+    GetSessionTokenError,
     CreateActivationError, CreateControlChannelError, CreateDataChannelError,
     DeleteActivationError, Denied, DeregisterManagedInstanceError, DescribeActivationsError,
     DescribeInstanceInformationError, DescribeInstancePropertiesError, DescribeSessionsError,
-    GetCallerIdentityError, GetConnectionStatusError, InternalError, LookupEventsError, QuietError,
+    ExplainError, GetCallerError, SignInError,
+    GetCallerIdentityError, GetConnectionStatusError, IamError, InternalError, LookupEventsError, QuietError,
     RegisterManagedInstanceError, RequestManagedInstanceRoleTokenError, ResumeSessionError,
     StartSessionError, TagsError, TerminateSessionError, UpdateInstanceInformationError,
     UpdateManagedInstancePublicKeyError, UpdateManagedInstanceRoleError,
 };
-use sortie_wire::{AwsError, Protocol, Service, sigv4::SigError};
+use sortie_wire::{AwsError, Protocol, Service, shapes::iam::errors as iam, sigv4::SigError};
 
 /// What the trail writes for every refusal by policy, whatever the caller's protocol calls it.
 const ACCESS_DENIED: &str = "AccessDenied";
@@ -23,6 +26,8 @@ pub(crate) struct Failure {
     pub(crate) error: AwsError,
     /// Whether policy refused it.
     denied: bool,
+    /// Whether its record is written already.
+    recorded: bool,
 }
 
 impl Failure {
@@ -31,6 +36,7 @@ impl Failure {
         Self {
             error,
             denied: false,
+            recorded: false,
         }
     }
 
@@ -39,6 +45,7 @@ impl Failure {
         Self {
             error,
             denied: true,
+            recorded: false,
         }
     }
 
@@ -56,6 +63,19 @@ impl Failure {
             ),
             _ => AwsError::internal(service.protocol()),
         })
+    }
+
+    /// The same, where control has recorded it in a form of its own.
+    fn recorded(self) -> Self {
+        Self {
+            recorded: true,
+            ..self
+        }
+    }
+
+    /// Whether its record is written already.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.recorded
     }
 
     /// The error code in the trail.
@@ -83,6 +103,11 @@ fn sender(code: &'static str, message: impl Into<String>) -> Failure {
 /// The error's own text under this code.
 fn code(code: &'static str) -> impl FnOnce(String) -> Failure {
     move |text| sender(code, text)
+}
+
+/// The error's own text under an error of a model, with the model's status.
+fn modelled(error: fn(String) -> AwsError) -> impl FnOnce(String) -> Failure {
+    move |text| Failure::of(error(text))
 }
 
 fn validation(message: String) -> Failure {
@@ -129,6 +154,7 @@ table! {
     Ssm GetConnectionStatusError {}
     Ssm CreateActivationError {
         InvalidParameters(_) => code("InvalidParameters"),
+        InvalidRole(_) => validation,
     }
     Ssm DescribeActivationsError {
         InvalidFilter { .. } => code("InvalidFilter"),
@@ -157,7 +183,7 @@ table! {
     }
     Ssm UpdateManagedInstanceRoleError {
         InvalidInstanceId { .. } => code("InvalidInstanceId"),
-        InvalidRole => validation,
+        InvalidRole(_) => validation,
     }
     Ssm TagsError {
         InvalidResourceId => code("InvalidResourceId"),
@@ -190,9 +216,40 @@ table! {
         Over => |_| sender("BadRequest", "Session is already terminated"),
     }
     Ssm QuietError {}
+    Sortie ExplainError {
+        InvalidAction(_) => code("InvalidActionException"),
+        InvalidResource(_) => code("InvalidResourceException"),
+        NoSuchPrincipal(_) => code("NoSuchPrincipalException"),
+    }
+    Iam IamError {
+        ConcurrentModification => modelled(iam::concurrent_modification),
+        DeleteConflict(_) => modelled(iam::delete_conflict),
+        EntityAlreadyExists(_) => modelled(iam::entity_already_exists),
+        EntityTemporarilyUnmodifiable(_) => modelled(iam::entity_temporarily_unmodifiable),
+        InvalidAuthenticationCode(_) => modelled(iam::invalid_authentication_code),
+        InvalidInput(_) => modelled(iam::invalid_input),
+        InvalidUserType(_) => modelled(iam::invalid_user_type),
+        LimitExceeded(_) => modelled(iam::limit_exceeded),
+        MalformedPolicyDocument(_) => modelled(iam::malformed_policy_document),
+        NoSuchEntity(_) => modelled(iam::no_such_entity),
+        PasswordPolicyViolation(_) => modelled(iam::password_policy_violation),
+        PolicyEvaluation(_) => modelled(iam::policy_evaluation),
+        PolicyNotAttachable(_) => modelled(iam::policy_not_attachable),
+        UnmodifiableEntity(_) => modelled(iam::unmodifiable_entity),
+        Validation(_) => |text| Failure::of(AwsError::validation(Protocol::Query, text)),
+    }
+    Sts AssumeRoleError {
+        InvalidInput(_) => code("ValidationError"),
+        MalformedPolicyDocument(_) => code("MalformedPolicyDocument"),
+        PackedPolicyTooLarge { .. } => code("PackedPolicyTooLarge"),
+        Throttled => code("Throttling"),
+    }
+    Sts GetSessionTokenError {
+        Throttled => code("Throttling"),
+    }
 }
 
-// Two errors have no policy behind them.
+// These errors have no policy behind them.
 
 impl From<GetCallerIdentityError> for Failure {
     fn from(error: GetCallerIdentityError) -> Self {
@@ -202,6 +259,33 @@ impl From<GetCallerIdentityError> for Failure {
                 Self::of(SigError::Missing.code_for(Protocol::Query))
             }
         }
+    }
+}
+
+impl From<GetCallerError> for Failure {
+    fn from(error: GetCallerError) -> Self {
+        match error {
+            GetCallerError::Internal(error) => failed(Service::Sortie, &error),
+            GetCallerError::NotAuthenticated => {
+                Self::of(SigError::Missing.code_for(Protocol::Json11))
+            }
+        }
+    }
+}
+
+impl From<SignInError> for Failure {
+    fn from(error: SignInError) -> Self {
+        use SignInError as Error;
+        let text = error.to_string();
+        let failure = match error {
+            Error::Failed => sender("SignInFailedException", text),
+            Error::Internal(error) => failed(Service::Sortie, &error),
+            Error::MfaCodeRequired => sender("MfaCodeRequiredException", text),
+            Error::NewPasswordRequired => sender("NewPasswordRequiredException", text),
+            Error::PasswordPolicyViolation(_) => sender("PasswordPolicyViolationException", text),
+            Error::TooManyAttempts => sender("TooManyAttemptsException", text),
+        };
+        failure.recorded()
     }
 }
 

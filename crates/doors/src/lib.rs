@@ -13,6 +13,7 @@ mod channels;
 mod errors;
 mod operations;
 mod perform;
+mod proxies;
 mod request;
 mod route;
 
@@ -27,6 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use request::Bodies;
 
 pub use operations::{OperationEntry, Who, operations};
+pub use proxies::{Network, ParseNetworkError};
 
 /// What the doors must be told.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct DoorOptions {
     pub domain: Option<String>,
     /// Regions that callers may sign for, besides the installation's.
     pub accepted_regions: Vec<Region>,
+    /// Proxies that are believed where a request comes from.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Default for DoorOptions {
@@ -49,6 +53,7 @@ impl Default for DoorOptions {
             body_limit: 4 << 20,
             domain: None,
             accepted_regions: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }

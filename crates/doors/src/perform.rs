@@ -45,7 +45,7 @@ pub(crate) async fn serve(house: Arc<House>, via: Listener, request: Request) ->
         return answer::text(StatusCode::INTERNAL_SERVER_ERROR, "", Uuid::new_v4());
     };
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let received = Received::new(parts, connection, via);
+    let received = Received::new(parts, connection, via, &house.options.trusted_proxies);
     let request_id = received.request_id;
     let stop = house.stop.clone();
     let work = house
@@ -254,6 +254,8 @@ impl House {
             caller,
             source_ip: received.source_ip(),
             user_agent: received.user_agent(),
+            referer: received.referer(),
+            secure_transport: received.is_encrypted(),
             event_source: event_source(entry.service),
             event_name: entry.name,
             read_only: entry.read_only,
@@ -262,8 +264,11 @@ impl House {
         }
     }
 
-    /// The one place where a call that did not end well gets its record.
+    /// The one place where a call that did not end well gets its record, if it has none yet.
     pub(crate) async fn record(&self, call: &Call, failure: &Failure) {
+        if failure.is_recorded() {
+            return;
+        }
         self.control
             .record_failure(call, failure.trail_code(), &failure.error.message, &[])
             .await;
@@ -328,6 +333,7 @@ fn event_source(service: Service) -> &'static str {
         Service::Logs => "logs.amazonaws.com",
         Service::S3 => "s3.amazonaws.com",
         Service::Sns => "sns.amazonaws.com",
+        Service::Sortie => "sortie.amazonaws.com",
         Service::Ssm => "ssm.amazonaws.com",
         Service::SsmMessages => "ssmmessages.amazonaws.com",
         Service::Sts => "sts.amazonaws.com",

@@ -17,7 +17,10 @@ use sortie_wire::sigv4::RequestParts;
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
-use crate::{Connection, Listener};
+use crate::{
+    Connection, Listener,
+    proxies::{self, Network, Origin},
+};
 
 /// How long a body may take. Longer than an honest slow line needs for the largest body.
 const BODY_TIME: Duration = Duration::from_secs(60);
@@ -49,6 +52,7 @@ pub(crate) struct Received {
     pub(crate) headers: HeaderMap,
     pub(crate) connection: Connection,
     pub(crate) via: Listener,
+    origin: Origin,
 }
 
 /// Why there is no body.
@@ -61,8 +65,15 @@ pub(crate) enum BodyError {
 }
 
 impl Received {
-    pub(crate) fn new(parts: Parts, connection: Connection, via: Listener) -> Self {
+    pub(crate) fn new(
+        parts: Parts,
+        connection: Connection,
+        via: Listener,
+        trusted: &[Network],
+    ) -> Self {
+        let peer = connection.peer().ip();
         Self {
+            origin: proxies::origin(peer, via.tls, &parts.headers, trusted),
             request_id: Uuid::new_v4(),
             now: now(),
             path: parts.uri.path().to_owned(),
@@ -92,7 +103,18 @@ impl Received {
 
     /// The address that the request comes from.
     pub(crate) fn source(&self) -> IpAddr {
-        self.connection.peer().ip()
+        self.origin.source
+    }
+
+    /// Whether the request came encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.origin.encrypted
+    }
+
+    /// The page that a browser came from.
+    pub(crate) fn referer(&self) -> Option<String> {
+        let text = self.header(header::REFERER.as_str())?;
+        Some(text.chars().take(USER_AGENT_LIMIT).collect())
     }
 
     pub(crate) fn user_agent(&self) -> Option<String> {

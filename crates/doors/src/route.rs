@@ -88,7 +88,7 @@ fn on_own_host(received: &Received, service: Service) -> Route {
     match service {
         Service::Ssm | Service::SsmMessages => {}
         Service::Sts => return form(received, Some(service)).unwrap_or(Route::NotFound),
-        Service::CloudTrail | Service::Ec2Messages => {
+        Service::CloudTrail | Service::Ec2Messages | Service::Sortie => {
             return target_of(received, service).unwrap_or(Route::NotFound);
         }
         _ => return Route::NotOffered(service),

@@ -3,4 +3,6 @@
 
 mod record;
 
-pub use record::{AuditRecord, Category, Failure, HIDDEN, Resource, SessionIssuer, UserIdentity};
+pub use record::{
+    AuditRecord, Category, Failure, HIDDEN, Resource, SessionAttributes, SessionIssuer, UserIdentity,
+};

@@ -22,7 +22,7 @@ pub enum UserIdentity {
         /// The key id that was presented, if any.
         access_key_id: Option<String>,
     },
-    /// A role session: for now that of a managed node, whose session name is the node id.
+    /// A role session. That of a managed node has the node id as its name.
     AssumedRole {
         /// `<role unique id>:<session name>`.
         principal_id: String,
@@ -32,10 +32,12 @@ pub enum UserIdentity {
         access_key_id: Option<String>,
         /// The role behind the session.
         issuer: SessionIssuer,
-        /// When the credentials were issued.
-        created: Option<Timestamp>,
+        /// What is known of the credentials.
+        session: SessionAttributes,
+        /// Who is behind the session, where that was said.
+        source_identity: Option<String>,
     },
-    /// An IAM user with a long-lived key.
+    /// An IAM user.
     IamUser {
         /// `AIDA…`.
         principal_id: String,
@@ -45,12 +47,26 @@ pub enum UserIdentity {
         access_key_id: Option<String>,
         /// The user's name.
         user_name: String,
+        /// What is known of temporary credentials; `None` with a long-lived key.
+        session: Option<SessionAttributes>,
     },
     /// The installation itself, in service events.
     Service {
         /// Such as `ssm.amazonaws.com`.
         invoked_by: String,
     },
+    /// Somebody who tried to sign in under a name that no user has. The name is not written: it may
+    /// be a password.
+    UnknownUser,
+}
+
+/// What is known of temporary credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionAttributes {
+    /// When they were issued.
+    pub created: Option<Timestamp>,
+    /// Whether a code of an MFA device was checked for them.
+    pub mfa: bool,
 }
 
 /// The role that issued a role session.
@@ -77,7 +93,7 @@ pub enum Category {
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The error code as the caller saw it.
+    /// The error code as the caller saw it; empty where CloudTrail writes none.
     pub code: String,
     /// The text as the caller saw it.
     pub message: String,
@@ -152,7 +168,9 @@ impl AuditRecord {
             put("userAgent", cut(agent).into());
         }
         if let Some(failure) = &self.failure {
-            put("errorCode", failure.code.as_str().into());
+            if !failure.code.is_empty() {
+                put("errorCode", failure.code.as_str().into());
+            }
             put("errorMessage", cut(&failure.message).into());
         }
         put("requestParameters", self.request_parameters.clone());
@@ -193,7 +211,9 @@ impl AuditRecord {
     #[must_use]
     pub fn username(&self) -> Option<&str> {
         match &self.identity {
-            UserIdentity::Anonymous { .. } | UserIdentity::Service { .. } => None,
+            UserIdentity::Anonymous { .. }
+            | UserIdentity::Service { .. }
+            | UserIdentity::UnknownUser => None,
             UserIdentity::AssumedRole { arn, .. } => arn.resource().rsplit('/').next(),
             UserIdentity::IamUser { user_name, .. } => Some(user_name),
         }
@@ -206,7 +226,7 @@ impl AuditRecord {
             UserIdentity::Anonymous { access_key_id }
             | UserIdentity::AssumedRole { access_key_id, .. }
             | UserIdentity::IamUser { access_key_id, .. } => access_key_id.as_deref(),
-            UserIdentity::Service { .. } => None,
+            UserIdentity::Service { .. } | UserIdentity::UnknownUser => None,
         }
     }
 }
@@ -222,22 +242,35 @@ impl UserIdentity {
                 principal_id,
                 arn,
                 issuer,
-                created,
+                session,
+                source_identity,
                 ..
             } => json!({
                 "type": "AssumedRole", "principalId": principal_id, "arn": arn, "accountId": account,
-                "sessionContext": session_context(issuer, *created, account),
+                "sessionContext": role_context(issuer, *session, source_identity.as_deref(), account),
             }),
             Self::IamUser {
                 principal_id,
                 arn,
                 user_name,
+                session,
                 ..
-            } => json!({
-                "type": "IAMUser", "principalId": principal_id, "arn": arn, "accountId": account,
-                "userName": user_name,
-            }),
+            } => {
+                let mut user = json!({
+                    "type": "IAMUser", "principalId": principal_id, "arn": arn,
+                    "accountId": account, "userName": user_name,
+                });
+                if let (Some(session), Some(members)) = (session, user.as_object_mut()) {
+                    let context = json!({"attributes": session.to_json()});
+                    members.insert("sessionContext".to_owned(), context);
+                }
+                user
+            }
             Self::Service { invoked_by } => json!({"type": "AWSService", "invokedBy": invoked_by}),
+            Self::UnknownUser => json!({
+                "type": "IAMUser", "accountId": account, "accessKeyId": "",
+                "userName": "HIDDEN_DUE_TO_SECURITY_REASONS",
+            }),
         };
         if let (Some(key), Some(members)) = (self.key(), identity.as_object_mut()) {
             members.insert("accessKeyId".to_owned(), key.into());
@@ -250,23 +283,39 @@ impl UserIdentity {
             Self::Anonymous { access_key_id }
             | Self::AssumedRole { access_key_id, .. }
             | Self::IamUser { access_key_id, .. } => access_key_id.as_deref(),
-            Self::Service { .. } => None,
+            Self::Service { .. } | Self::UnknownUser => None,
         }
     }
 }
 
-fn session_context(issuer: &SessionIssuer, created: Option<Timestamp>, account: &str) -> Value {
-    let mut attributes = json!({"mfaAuthenticated": "false"});
-    if let (Some(created), Some(members)) = (created, attributes.as_object_mut()) {
-        members.insert("creationDate".to_owned(), created.iso_seconds().into());
+impl SessionAttributes {
+    fn to_json(self) -> Value {
+        // CloudTrail writes the flag as a text.
+        let mut attributes = json!({"mfaAuthenticated": self.mfa.to_string()});
+        if let (Some(created), Some(members)) = (self.created, attributes.as_object_mut()) {
+            members.insert("creationDate".to_owned(), created.iso_seconds().into());
+        }
+        attributes
     }
-    json!({
+}
+
+fn role_context(
+    issuer: &SessionIssuer,
+    session: SessionAttributes,
+    source_identity: Option<&str>,
+    account: &str,
+) -> Value {
+    let mut context = json!({
         "sessionIssuer": {
             "type": "Role", "principalId": issuer.principal_id, "arn": issuer.arn,
             "accountId": account, "userName": issuer.user_name,
         },
-        "attributes": attributes,
-    })
+        "attributes": session.to_json(),
+    });
+    if let (Some(identity), Some(members)) = (source_identity, context.as_object_mut()) {
+        members.insert("sourceIdentity".to_owned(), identity.into());
+    }
+    context
 }
 
 impl Resource {
@@ -321,8 +370,10 @@ mod tests {
             arn: Arn::new("iam", "", "111122223333", "user/alice"),
             access_key_id: Some("AKIAAAAAAAAAAAAAAAAA".into()),
             user_name: "alice".into(),
+            session: None,
         };
         let written = record(user).to_json();
+        assert!(written["userIdentity"].get("sessionContext").is_none());
         assert_eq!(written["eventVersion"], "1.11");
         assert_eq!(written["eventTime"], "2026-05-04T08:00:00Z");
         assert_eq!(written["userIdentity"]["type"], "IAMUser");
@@ -335,6 +386,46 @@ mod tests {
         assert_eq!(written["managementEvent"], true);
         assert_eq!(written["userAgent"].as_str().unwrap().len(), TEXT_LIMIT);
         assert!(written.get("resources").is_none());
+    }
+
+    #[test]
+    fn temporary_credentials_say_when_they_were_issued_and_whether_with_mfa() {
+        let session = SessionAttributes {
+            created: Some(Timestamp::from_millis(1_777_881_310_000)),
+            mfa: true,
+        };
+        let attributes = json!({
+            "mfaAuthenticated": "true", "creationDate": "2026-05-04T07:55:10Z",
+        });
+        let user = UserIdentity::IamUser {
+            principal_id: "AIDAAAAAAAAAAAAAAAAAA".into(),
+            arn: Arn::new("iam", "", "111122223333", "user/alice"),
+            access_key_id: Some("ASIAAAAAAAAAAAAAAAAA".into()),
+            user_name: "alice".into(),
+            session: Some(session),
+        };
+        let written = record(user).to_json();
+        let context = &written["userIdentity"]["sessionContext"];
+        assert_eq!(*context, json!({"attributes": attributes}));
+        let role = UserIdentity::AssumedRole {
+            principal_id: "AROAAAAAAAAAAAAAAAAAA:carol".into(),
+            arn: Arn::new("sts", "", "111122223333", "assumed-role/Dev/carol"),
+            access_key_id: Some("ASIAAAAAAAAAAAAAAAAA".into()),
+            issuer: SessionIssuer {
+                principal_id: "AROAAAAAAAAAAAAAAAAAA".into(),
+                arn: Arn::new("iam", "", "111122223333", "role/team/Dev"),
+                user_name: "Dev".into(),
+            },
+            session,
+            source_identity: Some("carol@example".into()),
+        };
+        let record = record(role);
+        assert_eq!(record.username(), Some("carol"));
+        let written = record.to_json();
+        let context = &written["userIdentity"]["sessionContext"];
+        assert_eq!(context["attributes"], attributes);
+        assert_eq!(context["sourceIdentity"], "carol@example");
+        assert_eq!(context["sessionIssuer"]["userName"], "Dev");
     }
 
     #[test]
@@ -365,7 +456,8 @@ mod tests {
                 arn: Arn::new("iam", "", "111122223333", "role/Nodes"),
                 user_name: "Nodes".into(),
             },
-            created: None,
+            session: SessionAttributes::default(),
+            source_identity: None,
         };
         assert_eq!(record(node).username(), Some("mi-0123456789abcdef0"));
     }

@@ -43,6 +43,8 @@ pub struct Peer {
     pub source_ip: String,
     /// The `User-Agent` of the upgrade request.
     pub user_agent: Option<String>,
+    /// Whether the connection is encrypted.
+    pub secure_transport: bool,
     /// Who signed the upgrade request: official agents do, clients and our own workers do not.
     pub signed_by: Option<Caller>,
 }
@@ -226,6 +228,7 @@ async fn accept(shared: &Arc<Shared>, session_id: String, peer: Peer, mut socket
         node_id: Some(open.client_instance_id).filter(|id| !id.is_empty()),
         source_ip: peer.source_ip,
         user_agent: peer.user_agent,
+        secure_transport: peer.secure_transport,
         signed_by: peer.signed_by,
     };
     let accepted = shared
@@ -300,6 +303,8 @@ impl GatewayTask {
                 signal = self.signals.recv() => match signal {
                     Ok(Signal::Session(session_id)) => self.look_at_session(&session_id).await,
                     Ok(Signal::Node(node_id)) => self.look_at_node(&node_id).await,
+                    // What callers may do is control's matter, which tells by session.
+                    Ok(Signal::Identities) => {}
                     Err(RecvError::Lagged(_)) => self.sweep().await,
                     Err(RecvError::Closed) => break,
                 },

@@ -19,9 +19,10 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
-    AccessKey, Activation, ActivationUse, Change, Commit, Conflict, Installation, Node, NodeInfo,
-    NodeState, Session, SessionPatch, SessionQuery, SessionState, State, StoreError,
-    TaggedResource, TrailAttribute, TrailEntry, TrailQuery, User,
+    AccessKey, Activation, ActivationUse, Change, Commit, Conflict, Grants, Group, Identities,
+    Identity, IdentityKind, IdentityUse, Installation, LoginProfile, ManagedPolicy, MfaDevice,
+    Node, NodeInfo, NodeState, PolicyVersion, Role, Session, SessionPatch, SessionQuery,
+    SessionState, State, StoreError, TaggedResource, TrailAttribute, TrailEntry, TrailQuery, User,
 };
 
 /// Makes a test of each rule. `$fresh` is an async function that answers an empty
@@ -36,8 +37,13 @@ macro_rules! state_contract {
             activations_are_kept_and_deleted
             activations_are_paged_without_gaps_or_repeats
             activations_are_used_within_limit_and_time
+            an_administrator_is_remembered_for_good
             an_activation_is_never_used_more_often_than_its_limit
+            an_mfa_code_is_used_once
             commits_stand_or_fall_alone
+            identities_are_kept_and_removed
+            identities_change_only_at_the_revision_that_was_read
+            no_change_of_identities_is_lost_among_many
             nodes_are_kept_and_change
             nodes_are_paged_with_their_tags
             only_what_is_old_and_over_is_pruned
@@ -49,8 +55,8 @@ macro_rules! state_contract {
             the_trail_is_filtered_by_each_attribute
             the_trail_is_paged_without_gaps_or_repeats
             the_trail_keeps_data_events_to_itself
+            the_use_of_an_identity_raises_no_revision
             touching_never_moves_a_time_back
-            users_and_their_keys_are_found
             what_a_node_says_replaces_only_what_it_says
         }
     };
@@ -87,28 +93,28 @@ pub async fn the_installation_is_set_once(state: Arc<dyn State>) {
 /// What comes before a conflict in its commit leaves no trace, nor do the commit's audit records.
 pub async fn a_conflict_undoes_the_whole_commit(state: Arc<dyn State>) {
     set_up(&state).await;
-    let first = user(1, "alice");
+    let (first, second) = (activation(1), activation(2));
     let commit = Commit {
         changes: vec![
-            Change::InsertUser(first.clone()),
+            Change::InsertActivation(first.clone()),
             Change::DeregisterNode(node_id(1)),
-            Change::InsertUser(user(2, "bob")),
+            Change::InsertActivation(second.clone()),
         ],
         trail: vec![record(1)],
     };
     assert_conflict(state.commit(commit).await, Conflict::NoNode);
-    assert_eq!(state.user(&first.unique_id).await.unwrap(), None);
-    assert_eq!(state.user_named("bob").await.unwrap(), None);
+    assert_eq!(state.activation(&first.id).await.unwrap(), None);
+    assert_eq!(state.activation(&second.id).await.unwrap(), None);
     assert_eq!(trail(&state, TrailQuery::default()).await, []);
 
     // The same id of a record cannot be there twice, and takes its changes with it.
-    let commit = |user: User| Commit {
-        changes: vec![Change::InsertUser(user)],
+    let commit = |activation: &Activation| Commit {
+        changes: vec![Change::InsertActivation(activation.clone())],
         trail: vec![record(1)],
     };
-    state.commit(commit(first)).await.unwrap();
-    assert!(state.commit(commit(user(2, "bob"))).await.is_err());
-    assert_eq!(state.user_named("bob").await.unwrap(), None);
+    state.commit(commit(&first)).await.unwrap();
+    assert!(state.commit(commit(&second)).await.is_err());
+    assert_eq!(state.activation(&second.id).await.unwrap(), None);
     assert_eq!(trail(&state, TrailQuery::default()).await.len(), 1);
 }
 
@@ -116,18 +122,18 @@ pub async fn a_conflict_undoes_the_whole_commit(state: Arc<dyn State>) {
 pub async fn commits_stand_or_fall_alone(state: Arc<dyn State>) {
     const COMMITS: u8 = 100;
     set_up(&state).await;
-    insert(&state, Change::InsertUser(user(7, "taken"))).await;
+    insert(&state, Change::InsertActivation(activation(COMMITS))).await;
     let mut tasks = JoinSet::new();
     for number in 0..COMMITS {
         let state = Arc::clone(&state);
-        // Every tenth wants a name that is taken, but its own record would be new.
-        let name = match number % 10 {
-            7 => "taken".to_owned(),
-            _ => format!("user-{number}"),
+        // Every tenth wants an id that is taken, but its own record would be new.
+        let id = match number % 10 {
+            7 => COMMITS,
+            _ => number,
         };
         tasks.spawn(async move {
             let commit = Commit {
-                changes: vec![Change::InsertUser(user(100 + number, &name))],
+                changes: vec![Change::InsertActivation(activation(id))],
                 trail: vec![record(u128::from(number))],
             };
             (number, state.commit(commit).await)
@@ -139,7 +145,7 @@ pub async fn commits_stand_or_fall_alone(state: Arc<dyn State>) {
             assert_conflict(outcome, Conflict::Exists);
         } else {
             outcome.unwrap();
-            let found = state.user_named(&format!("user-{number}")).await.unwrap();
+            let found = state.activation(&activation(number).id).await.unwrap();
             assert!(found.is_some(), "commit {number} is readable once answered");
         }
     }
@@ -161,45 +167,254 @@ pub async fn a_closed_state_says_so(state: Arc<dyn State>) {
         state.installation().await,
         Err(StoreError::Closed)
     ));
+    assert!(matches!(
+        state.identity_revision().await,
+        Err(StoreError::Closed)
+    ));
     let lines = state.trail(TrailQuery::default()).await;
     assert!(matches!(lines, Err(StoreError::Closed)));
 }
 
-/// Users are found by id and name, keys with their user; ids and names are taken once.
-pub async fn users_and_their_keys_are_found(state: Arc<dyn State>) {
+/// Rows of every kind come back whole, are replaced by kind and key, and go.
+pub async fn identities_are_kept_and_removed(state: Arc<dyn State>) {
     set_up(&state).await;
-    let (alice, bob) = (user(1, "alice"), user(2, "bob"));
-    let key = access_key(1, &alice);
-    let inserts = [
-        Change::InsertUser(alice.clone()),
-        Change::InsertUser(bob.clone()),
-        Change::InsertAccessKey(key.clone()),
-    ];
-    state.commit(changes(inserts)).await.unwrap();
-
-    assert_eq!(
-        state.user(&alice.unique_id).await.unwrap().as_ref(),
-        Some(&alice)
+    let fresh = state.identities(None).await.unwrap().unwrap();
+    assert_eq!(fresh, Identities::default(), "nothing has changed yet");
+    let mut expected = one_of_each_kind();
+    put(&state, expected.clone()).await;
+    let (revision, found) = identities(&state).await;
+    assert_eq!(found, sorted(expected.clone()));
+    assert!(revision > 0);
+    assert_eq!(state.identity_revision().await.unwrap(), revision);
+    assert_eq!(state.identities(Some(revision)).await.unwrap(), None);
+    assert!(state.identities(Some(0)).await.unwrap().is_some());
+    assert!(
+        state
+            .identities(Some(revision + 1))
+            .await
+            .unwrap()
+            .is_some()
     );
-    assert_eq!(state.user_named("bob").await.unwrap(), Some(bob));
-    assert_eq!(state.user_named("carol").await.unwrap(), None);
-    assert_eq!(
-        state.user(&user(3, "x").unique_id).await.unwrap(),
-        None,
-        "an unknown id"
-    );
-    let found = state.access_key(&key.id).await.unwrap();
-    assert_eq!(found, Some((key.clone(), alice.clone())));
-    let unknown = access_key(2, &alice);
-    assert_eq!(state.access_key(&unknown.id).await.unwrap(), None);
 
-    for taken in [
-        Change::InsertUser(user(3, "alice")),
-        Change::InsertUser(user(1, "carol")),
-        Change::InsertAccessKey(key),
-    ] {
-        refused(&state, taken, Conflict::Exists).await;
+    // The same key under another kind is another row.
+    let renamed = Group {
+        name: "Others".into(),
+        ..full_group()
+    };
+    put(&state, vec![Identity::Group(renamed.clone())]).await;
+    expected.retain(|one| one.kind() != IdentityKind::Group);
+    expected.push(Identity::Group(renamed));
+    let (second, found) = identities(&state).await;
+    assert_eq!(found, sorted(expected.clone()));
+    assert!(second > revision);
+
+    let gone = expected.pop().unwrap();
+    let remove = |identity: &Identity| Change::RemoveIdentity {
+        kind: identity.kind(),
+        key: identity.key().to_owned(),
+    };
+    change_identities(&state, vec![remove(&gone)]).await;
+    let (third, found) = identities(&state).await;
+    assert_eq!(found, sorted(expected));
+    assert!(third > second);
+    // It is gone already.
+    change_identities(&state, vec![remove(&gone)]).await;
+}
+
+/// A change whose revision is not the one that was read, or that names none, is refused with all that
+/// comes with it. What is refused raises no revision.
+pub async fn identities_change_only_at_the_revision_that_was_read(state: Arc<dyn State>) {
+    set_up(&state).await;
+    put(&state, vec![Identity::User(user(1, "alice"))]).await;
+    let (revision, before) = identities(&state).await;
+    let bob = || Change::PutIdentity(Box::new(Identity::User(user(2, "bob"))));
+    let no_alice = || Change::RemoveIdentity {
+        kind: IdentityKind::User,
+        key: unique_id(1).to_string(),
+    };
+    let require = |revision| Change::RequireIdentities { revision };
+    for unconditional in [bob(), no_alice()] {
+        refused(&state, unconditional, Conflict::Revision).await;
     }
+    for wrong in [revision - 1, revision + 1] {
+        refused(&state, require(wrong), Conflict::Revision).await;
+        for change in [bob(), no_alice()] {
+            let commit = Commit {
+                changes: vec![require(wrong), change],
+                trail: vec![record(1)],
+            };
+            assert_conflict(state.commit(commit).await, Conflict::Revision);
+        }
+    }
+    // One that fails for another reason.
+    let commit = changes([require(revision), bob(), Change::DeregisterNode(node_id(1))]);
+    assert_conflict(state.commit(commit).await, Conflict::NoNode);
+    assert_eq!(identities(&state).await, (revision, before));
+    assert_eq!(state.identity_revision().await.unwrap(), revision);
+    assert_eq!(trail(&state, TrailQuery::default()).await, []);
+
+    // Alone it is a question, and raises nothing.
+    insert(&state, require(revision)).await;
+    let both = changes([require(revision), bob(), no_alice()]);
+    state.commit(both).await.unwrap();
+    let (after, found) = identities(&state).await;
+    assert!(after > revision);
+    assert_eq!(found, [Identity::User(user(2, "bob"))]);
+}
+
+/// Everyone who is refused reads again and tries again; in the end all changes are there, and nobody
+/// who was answered is told that nothing changed.
+pub async fn no_change_of_identities_is_lost_among_many(state: Arc<dyn State>) {
+    const WRITERS: u8 = 20;
+    set_up(&state).await;
+    let mut tasks = JoinSet::new();
+    for number in 0..WRITERS {
+        let state = Arc::clone(&state);
+        tasks.spawn(async move {
+            loop {
+                let (revision, _) = identities(&state).await;
+                let one = Identity::User(user(number, &format!("user-{number}")));
+                let add = [
+                    Change::RequireIdentities { revision },
+                    Change::PutIdentity(Box::new(one.clone())),
+                ];
+                match state.commit(changes(add)).await {
+                    Ok(()) => {
+                        assert!(state.identity_revision().await.unwrap() > revision);
+                        let now = state.identities(Some(revision)).await.unwrap();
+                        assert!(now.unwrap().rows.contains(&one), "{one:?}");
+                        return;
+                    }
+                    outcome => assert_conflict(outcome, Conflict::Revision),
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    let (_, found) = identities(&state).await;
+    assert_eq!(found.len(), usize::from(WRITERS));
+}
+
+/// The newest use is kept, of rows that are there; it raises no revision and goes with its row.
+pub async fn the_use_of_an_identity_raises_no_revision(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let alice = user(1, "alice");
+    let key = access_key(1, &alice);
+    let rows = vec![
+        Identity::User(alice.clone()),
+        Identity::AccessKey(key.clone()),
+    ];
+    put(&state, rows).await;
+    let (revision, _) = identities(&state).await;
+    let (of_key, of_user) = (key.id.as_str(), alice.unique_id.as_str());
+    let found = async |kind, key: &str| state.identity_use(kind, key).await.unwrap();
+    assert_eq!(found(IdentityKind::AccessKey, of_key).await, None);
+
+    let at = |seconds| T.plus(Duration::from_secs(seconds));
+    let of_service = |seconds, service: &str| IdentityUse {
+        at: at(seconds),
+        service: Some(service.into()),
+        region: Some("local-1".into()),
+    };
+    let password = IdentityUse {
+        at: at(1),
+        service: None,
+        region: None,
+    };
+    let touch = |uses: Vec<(IdentityKind, &str, IdentityUse)>| Change::Touch {
+        nodes: Vec::new(),
+        sessions: Vec::new(),
+        identities: uses
+            .into_iter()
+            .map(|(kind, key, usage)| (kind, key.to_owned(), usage))
+            .collect(),
+    };
+    let unknown = unique_id(9);
+    let uses = vec![
+        (IdentityKind::AccessKey, of_key, of_service(2, "ssm")),
+        (IdentityKind::AccessKey, of_key, of_service(1, "sts")),
+        (IdentityKind::User, of_user, password.clone()),
+        (IdentityKind::User, unknown.as_str(), password.clone()),
+        (IdentityKind::Role, of_user, password.clone()),
+    ];
+    insert(&state, touch(uses)).await;
+    let newest = Some(of_service(2, "ssm"));
+    assert_eq!(found(IdentityKind::AccessKey, of_key).await, newest);
+    assert_eq!(found(IdentityKind::User, of_user).await, Some(password));
+    assert_eq!(found(IdentityKind::User, unknown.as_str()).await, None);
+    assert_eq!(found(IdentityKind::Role, of_user).await, None);
+    let late = vec![(IdentityKind::AccessKey, of_key, of_service(1, "iam"))];
+    insert(&state, touch(late)).await;
+    assert_eq!(found(IdentityKind::AccessKey, of_key).await, newest);
+    assert_eq!(state.identity_revision().await.unwrap(), revision);
+
+    // A row that is replaced keeps it, and one that goes takes it along.
+    put(&state, vec![Identity::AccessKey(key.clone())]).await;
+    assert_eq!(found(IdentityKind::AccessKey, of_key).await, newest);
+    let remove = Change::RemoveIdentity {
+        kind: IdentityKind::AccessKey,
+        key: of_key.to_owned(),
+    };
+    change_identities(&state, vec![remove]).await;
+    put(&state, vec![Identity::AccessKey(key.clone())]).await;
+    assert_eq!(found(IdentityKind::AccessKey, of_key).await, None);
+}
+
+/// Each name is taken once, whoever else is there.
+pub async fn an_administrator_is_remembered_for_good(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let made = || Change::InsertAdministrator {
+        name: "admin".into(),
+    };
+    assert!(!state.administrator_made("admin").await.unwrap());
+    insert(&state, made()).await;
+    assert!(state.administrator_made("admin").await.unwrap());
+    assert!(!state.administrator_made("other").await.unwrap());
+    refused(&state, made(), Conflict::Exists).await;
+}
+
+/// Of one code shown many times at once, one is taken; older ones and those of devices that are gone
+/// are refused.
+pub async fn an_mfa_code_is_used_once(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let device = full_device();
+    let serial_number = &device.serial_number;
+    let use_step = |step| Change::UseMfaStep {
+        serial_number: serial_number.clone(),
+        step,
+    };
+    refused(&state, use_step(1), Conflict::CodeUsed).await;
+    put(&state, vec![Identity::MfaDevice(device.clone())]).await;
+
+    let mut tasks = JoinSet::new();
+    for _ in 0..20 {
+        let (state, commit) = (Arc::clone(&state), changes([use_step(100)]));
+        tasks.spawn(async move { state.commit(commit).await });
+    }
+    let outcomes = tasks.join_all().await;
+    let taken = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert_eq!(taken, 1);
+    for outcome in outcomes.into_iter().filter(Result::is_err) {
+        assert_conflict(outcome, Conflict::CodeUsed);
+    }
+    refused(&state, use_step(99), Conflict::CodeUsed).await;
+    insert(&state, use_step(101)).await;
+    // A commit that is refused for another reason uses no code.
+    let commit = changes([use_step(102), Change::DeregisterNode(node_id(1))]);
+    assert_conflict(state.commit(commit).await, Conflict::NoNode);
+    insert(&state, use_step(102)).await;
+
+    // A device that is replaced is the same; a new one of the same name starts anew.
+    put(&state, vec![Identity::MfaDevice(device.clone())]).await;
+    refused(&state, use_step(102), Conflict::CodeUsed).await;
+    let remove = Change::RemoveIdentity {
+        kind: IdentityKind::MfaDevice,
+        key: serial_number.to_string(),
+    };
+    change_identities(&state, vec![remove]).await;
+    refused(&state, use_step(200), Conflict::CodeUsed).await;
+    put(&state, vec![Identity::MfaDevice(device.clone())]).await;
+    insert(&state, use_step(1)).await;
 }
 
 /// Activations come back whole, are taken once, and go with their tags.
@@ -754,6 +969,7 @@ pub async fn touching_never_moves_a_time_back(state: Arc<dyn State>) {
     let touch = Change::Touch {
         nodes: nodes.into_iter().chain(crowd).collect(),
         sessions: sessions.to_vec(),
+        identities: Vec::new(),
     };
     insert(&state, touch).await;
     assert_eq!(found_node(&state, 1).await.last_ping, later);
@@ -763,6 +979,7 @@ pub async fn touching_never_moves_a_time_back(state: Arc<dyn State>) {
     let nothing = Change::Touch {
         nodes: Vec::new(),
         sessions: Vec::new(),
+        identities: Vec::new(),
     };
     insert(&state, nothing).await;
 }
@@ -989,6 +1206,33 @@ async fn insert(state: &Arc<dyn State>, change: Change) {
     assert!(outcome.is_ok(), "{said}: {outcome:?}");
 }
 
+/// The revision and all rows, in order.
+async fn identities(state: &Arc<dyn State>) -> (i64, Vec<Identity>) {
+    let all = state.identities(None).await.unwrap().unwrap();
+    (all.revision, sorted(all.rows))
+}
+
+fn sorted(mut rows: Vec<Identity>) -> Vec<Identity> {
+    rows.sort_by(|one, other| (one.kind(), one.key()).cmp(&(other.kind(), other.key())));
+    rows
+}
+
+/// Puts rows at the revision of this moment.
+async fn put(state: &Arc<dyn State>, rows: Vec<Identity>) {
+    let puts = rows
+        .into_iter()
+        .map(|row| Change::PutIdentity(Box::new(row)));
+    change_identities(state, puts.collect()).await;
+}
+
+/// Commits changes at the revision of this moment.
+async fn change_identities(state: &Arc<dyn State>, wanted: Vec<Change>) {
+    let (revision, _) = identities(state).await;
+    let require = Change::RequireIdentities { revision };
+    let commit = changes([require].into_iter().chain(wanted));
+    state.commit(commit).await.unwrap();
+}
+
 /// Commits one change that must be refused, and must leave no audit record.
 async fn refused(state: &Arc<dyn State>, change: Change, conflict: Conflict) {
     let before = trail(state, TrailQuery::default()).await;
@@ -1099,8 +1343,105 @@ fn user(number: u8, name: &str) -> User {
         name: name.parse().unwrap(),
         path: "/".into(),
         created: T,
-        administrator: number == 1,
+        grants: Grants::default(),
+        groups: Vec::new(),
+        permissions_boundary: None,
+        tags: Vec::new(),
+        login_profile: None,
     }
+}
+
+fn unique_id_of(kind: UniqueIdKind) -> UniqueId {
+    UniqueId::from_random(kind, [3; 17])
+}
+
+fn policy_arn(name: &str) -> Arn {
+    Arn::new("iam", "", "111122223333", &format!("policy/{name}"))
+}
+
+fn full_grants() -> Grants {
+    Grants {
+        attached: vec![policy_arn("Z"), policy_arn("A")],
+        inline: [("one", "{}"), ("two", r#"{"Statement": []}"#)]
+            .map(|(name, document)| (name.to_owned(), document.to_owned()))
+            .into(),
+    }
+}
+
+fn full_group() -> Group {
+    Group {
+        unique_id: unique_id_of(UniqueIdKind::Group),
+        name: "Operators".into(),
+        path: "/ops/".into(),
+        created: T,
+        grants: full_grants(),
+    }
+}
+
+fn full_device() -> MfaDevice {
+    MfaDevice {
+        serial_number: Arn::new("iam", "", "111122223333", "mfa/alice"),
+        sealed_seed: (0..=255).collect(),
+        created: T,
+        user: Some(unique_id(1)),
+        enabled: Some(T),
+        drift_steps: -2,
+        tags: vec![tag("A", "1")],
+    }
+}
+
+/// Every kind, with everything that a row can have, and one with nothing.
+fn one_of_each_kind() -> Vec<Identity> {
+    let alice = User {
+        path: "/ops/".into(),
+        grants: full_grants(),
+        groups: vec![full_group().unique_id],
+        permissions_boundary: Some(policy_arn("Bound")),
+        tags: vec![tag("Team", "팀")],
+        login_profile: Some(LoginProfile {
+            password_hash: "$argon2id$v=19$x".into(),
+            reset_required: true,
+            created: T,
+        }),
+        ..user(1, "alice")
+    };
+    let role = Role {
+        unique_id: unique_id_of(UniqueIdKind::Role),
+        name: "Nodes".into(),
+        path: "/service-role/".into(),
+        created: T,
+        description: Some("한글 \"quoted\"".into()),
+        grants: full_grants(),
+        trust_policy: r#"{"Version": "2012-10-17"}"#.into(),
+        max_session_seconds: 3600,
+        permissions_boundary: Some(policy_arn("Bound")),
+        tags: vec![tag("A", "1"), tag("B", "2")],
+    };
+    let policy = ManagedPolicy {
+        unique_id: unique_id_of(UniqueIdKind::ManagedPolicy),
+        name: "Bound".into(),
+        path: "/".into(),
+        description: None,
+        created: T,
+        updated: T,
+        versions: vec![PolicyVersion {
+            number: 2,
+            document: "{}".into(),
+            created: T,
+        }],
+        default_version: 2,
+        next_version: 3,
+        tags: Vec::new(),
+    };
+    vec![
+        Identity::AccessKey(access_key(1, &alice)),
+        Identity::User(alice),
+        Identity::User(user(2, "bob")),
+        Identity::MfaDevice(full_device()),
+        Identity::Policy(policy),
+        Identity::Role(role),
+        Identity::Group(full_group()),
+    ]
 }
 
 fn access_key(number: u8, user: &User) -> AccessKey {
@@ -1239,6 +1580,7 @@ fn three_records() -> (AuditRecord, AuditRecord, AuditRecord) {
             arn: owner("alice"),
             access_key_id: Some("AKIAAAAAAAAAAAAAAAAA".into()),
             user_name: "alice".into(),
+            session: None,
         },
         resources: vec![node, role.clone()],
         ..record(1)

@@ -6,13 +6,18 @@
 //! finds the row at its next look.
 
 pub mod contract;
+mod identities;
 mod rows;
 mod signals;
 mod state;
 
+pub use identities::{
+    AccessKey, Grants, Group, Identities, Identity, IdentityKind, IdentityUse, LoginProfile,
+    ManagedPolicy, MfaDevice, PolicyVersion, Role, User,
+};
 pub use rows::{
-    AccessKey, Activation, Installation, Node, NodeInfo, NodeState, PingStatus, Session,
-    SessionState, TaggedResource, TrailEntry, User,
+    Activation, Installation, Node, NodeInfo, NodeState, PingStatus, Session, SessionState,
+    TaggedResource, TrailEntry,
 };
 pub use signals::{LocalSignals, Signal, Signals};
 pub use state::{

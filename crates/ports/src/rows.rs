@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sortie_types::{
-    AccessKeyId, AccountId, ActivationId, Arn, NodeId, Region, SessionId, Tag, Timestamp, UniqueId,
-    UserName,
+    AccountId, ActivationId, Arn, NodeId, Region, SessionId, Tag, Timestamp, UniqueId,
 };
 
 /// What is fixed once at the first start.
@@ -14,36 +13,6 @@ pub struct Installation {
     pub account_id: AccountId,
     /// The one region.
     pub region: Region,
-}
-
-/// An IAM user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// `AIDA…`; never used again, unlike the name.
-    pub unique_id: UniqueId,
-    /// Unique among living users.
-    pub name: UserName,
-    /// `/` or `/a/b/`.
-    pub path: String,
-    /// When it was made.
-    pub created: Timestamp,
-    /// Whether it may do everything: the administrator made at the first start.
-    pub administrator: bool,
-}
-
-/// A user's long-lived access key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessKey {
-    /// `AKIA…`.
-    pub id: AccessKeyId,
-    /// Whose it is.
-    pub user: UniqueId,
-    /// The secret, sealed under a key derived from the root key.
-    pub sealed_secret: Vec<u8>,
-    /// Whether it may be used.
-    pub active: bool,
-    /// When it was made.
-    pub created: Timestamp,
 }
 
 /// Leave for machines to enrol themselves as managed nodes.

@@ -4,11 +4,13 @@
 
 use async_trait::async_trait;
 use sortie_evidence::AuditRecord;
-use sortie_types::{AccessKeyId, ActivationId, Arn, NodeId, SessionId, Tag, Timestamp, UniqueId};
+use sortie_types::{ActivationId, Arn, NodeId, SessionId, Tag, Timestamp};
 
-use crate::rows::{
-    AccessKey, Activation, Installation, Node, NodeInfo, Session, SessionState, TaggedResource,
-    TrailEntry, User,
+use crate::{
+    identities::{Identities, Identity, IdentityKind, IdentityUse},
+    rows::{
+        Activation, Installation, Node, NodeInfo, Session, SessionState, TaggedResource, TrailEntry,
+    },
 };
 
 /// One step: all changes and all records, or none.
@@ -31,17 +33,27 @@ pub enum Change {
     /// Marks an active node as deregistered and not connected. Otherwise [`Conflict::NoNode`].
     DeregisterNode(NodeId),
     /// Fails with [`Conflict::Exists`] when there is one already.
-    InsertAccessKey(AccessKey),
-    /// Fails with [`Conflict::Exists`] when there is one already.
     InsertActivation(Activation),
+    /// Remembers for good that an administrator of this name was made. Fails with [`Conflict::Exists`]
+    /// when one was before.
+    InsertAdministrator {
+        /// In lower case.
+        name: String,
+    },
     /// Sets the installation's constants, once. Fails with [`Conflict::Exists`] afterwards.
     InsertInstallation(Installation),
     /// Fails with [`Conflict::Exists`] when the id or public key is taken.
     InsertNode(Box<Node>),
     /// Fails with [`Conflict::Exists`] when the id is taken.
     InsertSession(Box<Session>),
-    /// Fails with [`Conflict::Exists`] when name or id is taken.
-    InsertUser(User),
+    /// Refuses an MFA code that was used, or is older than one that was, or whose device is gone: the
+    /// step of a device only rises. Otherwise [`Conflict::CodeUsed`].
+    UseMfaStep {
+        /// The device.
+        serial_number: Arn,
+        /// Unix time of the code over 30 s.
+        step: i64,
+    },
     /// Deletes what is too old to be shown, the oldest first.
     Prune {
         /// Sessions that ended before this time.
@@ -51,6 +63,25 @@ pub enum Change {
         /// At most this many sessions and this many lines, so that nobody waits long. Called again
         /// until nothing is left, or the next time.
         limit: usize,
+    },
+    /// Adds or replaces the row of an identity, and raises the revision. Only behind a
+    /// [`Change::RequireIdentities`] of the same commit, else [`Conflict::Revision`]: it replaces the
+    /// whole row, so whoever has not looked would undo what others did.
+    PutIdentity(Box<Identity>),
+    /// Removes the row of an identity with what is known of its use, and raises the revision. Absent
+    /// rows are fine. Only behind a [`Change::RequireIdentities`] of the same commit, else
+    /// [`Conflict::Revision`].
+    RemoveIdentity {
+        /// Of which kind.
+        kind: IdentityKind,
+        /// [`Identity::key`].
+        key: String,
+    },
+    /// Changes nothing: what else is in the commit happens only while the identities are those of this
+    /// revision. Otherwise [`Conflict::Revision`]: read them again and decide anew. Once in a commit.
+    RequireIdentities {
+        /// [`Identities::revision`].
+        revision: i64,
     },
     /// Sets and replaces tags by key, at most `limit` in all, else [`Conflict::TooManyTags`].
     /// Without the resource: [`Conflict::NoActivation`] or [`Conflict::NoNode`].
@@ -127,6 +158,9 @@ pub enum Change {
         nodes: Vec<(NodeId, Timestamp)>,
         /// Sessions active.
         sessions: Vec<(SessionId, Timestamp)>,
+        /// Access keys, passwords (of users) and roles used, by kind and [`Identity::key`]. Raises no
+        /// revision.
+        identities: Vec<(IdentityKind, String, IdentityUse)>,
     },
     /// Changes a session if it is in one of `when` ([`Conflict::SessionState`]) and exists
     /// ([`Conflict::NoSession`]).
@@ -181,6 +215,9 @@ pub enum Conflict {
     /// The activation cannot be used.
     #[error("the activation cannot be used: {0:?}")]
     Activation(ActivationUse),
+    /// The MFA code, or a later one, was used before.
+    #[error("the code was used before")]
+    CodeUsed,
     /// The row exists already.
     #[error("the row exists already")]
     Exists,
@@ -196,6 +233,9 @@ pub enum Conflict {
     /// The node has another key by now.
     #[error("the node has another key by now")]
     NodeKey,
+    /// The identities have changed meanwhile.
+    #[error("the identities have changed meanwhile")]
+    Revision,
     /// The session is in another state than demanded.
     #[error("the session is `{}`", .0.as_str())]
     SessionState(SessionState),
@@ -295,14 +335,22 @@ pub trait State: Send + Sync {
     /// The installation's constants, once they are set.
     async fn installation(&self) -> Result<Option<Installation>, StoreError>;
 
-    /// A user by unique id.
-    async fn user(&self, unique_id: &UniqueId) -> Result<Option<User>, StoreError>;
+    /// Whether an administrator of this name, in lower case, was ever made. It may be gone.
+    async fn administrator_made(&self, name: &str) -> Result<bool, StoreError>;
 
-    /// A user by name.
-    async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError>;
+    /// The revision of the identities. Asked at every call, so it must be cheap. What was committed
+    /// before the question is seen.
+    async fn identity_revision(&self) -> Result<i64, StoreError>;
 
-    /// An access key and the user whose it is.
-    async fn access_key(&self, id: &AccessKeyId) -> Result<Option<(AccessKey, User)>, StoreError>;
+    /// All identities, unless they are still those of revision `known`.
+    async fn identities(&self, known: Option<i64>) -> Result<Option<Identities>, StoreError>;
+
+    /// When an access key, a password (of a user), a role or a device was last used.
+    async fn identity_use(
+        &self,
+        kind: IdentityKind,
+        key: &str,
+    ) -> Result<Option<IdentityUse>, StoreError>;
 
     /// An activation.
     async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError>;

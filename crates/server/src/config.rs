@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use sortie_doors::Network;
 use sortie_types::{Region, Secret, UserName};
 
 /// The annotated defaults: also what `serve --print-config` shows.
@@ -59,6 +60,8 @@ settings! {
     region: String, "SORTIE_REGION";
     /// Further regions that callers may sign for
     accepted_regions: Vec<String>, "SORTIE_ACCEPTED_REGIONS", value_delimiter = ',';
+    /// Proxies that are believed where a request comes from
+    trusted_proxies: Vec<String>, "SORTIE_TRUSTED_PROXIES", value_delimiter = ',', value_name = "CIDR";
     /// File of the root key
     root_key_file: PathBuf, "SORTIE_ROOT_KEY_FILE", value_name = "FILE";
     /// Name of the user made at the first start
@@ -69,6 +72,8 @@ settings! {
     idle_timeout: Span, "SORTIE_IDLE_TIMEOUT", value_name = "TIME";
     /// A session ends this long after its start
     max_duration: Span, "SORTIE_MAX_DURATION", value_name = "TIME";
+    /// Whether taking access away ends the sessions it allowed
+    end_disallowed_sessions: bool, "SORTIE_END_DISALLOWED_SESSIONS", value_name = "BOOL";
     /// How long ended sessions and the trail are kept
     retention: Span, "SORTIE_RETENTION", value_name = "TIME";
     /// Whether node traffic is written to the trail
@@ -191,6 +196,8 @@ pub struct Config {
     pub region: Region,
     /// Further regions that callers may sign for.
     pub accepted_regions: Vec<Region>,
+    /// Proxies whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<Network>,
     /// The server's certificate.
     pub tls: TlsSource,
     /// The root key.
@@ -203,6 +210,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Default maximum duration of sessions.
     pub max_duration: Option<Duration>,
+    /// Whether sessions end when what allowed them is taken away.
+    pub end_disallowed_sessions: bool,
     /// How long ended sessions and lines of the trail are kept; `None`: for ever.
     pub retention: Option<Duration>,
     /// Whether data events are recorded.
@@ -467,6 +476,10 @@ impl Refused {
         let limits = self.limits(&settings);
         let region = self.parsed("region", settings.region);
         let accepted_regions = self.regions(settings.accepted_regions);
+        let trusted_proxies = settings.trusted_proxies.unwrap_or_default().into_iter();
+        let trusted_proxies = trusted_proxies
+            .filter_map(|text| self.parsed("trusted_proxies", Some(text)))
+            .collect();
         let administrator_name = self.parsed("administrator_name", settings.administrator_name);
         let public_url = self.public_url(settings.public_url);
         let idle_timeout = self.span("idle_timeout", settings.idle_timeout, 60..=3_600);
@@ -495,11 +508,13 @@ impl Refused {
             service_domain: settings.service_domain,
             region: region?,
             accepted_regions,
+            trusted_proxies,
             tls: tls?,
             administrator_name: administrator_name?,
             administrator_file: settings.administrator_file,
             idle_timeout: idle_timeout?,
             max_duration,
+            end_disallowed_sessions: settings.end_disallowed_sessions?,
             retention,
             data_events: settings.data_events?,
             credential_lifetime: credential_lifetime?,

@@ -226,6 +226,7 @@ fn control_settings(config: &Config) -> Settings {
         max_duration: config.max_duration,
         retention: config.retention,
         data_events: config.data_events,
+        end_disallowed_sessions: config.end_disallowed_sessions,
         credential_lifetime: config.credential_lifetime,
         ..Settings::new(config.region.clone())
     }
@@ -357,6 +358,7 @@ fn door_options(config: &Config) -> DoorOptions {
         body_limit: config.limits.body_bytes,
         domain: config.service_domain.clone(),
         accepted_regions: config.accepted_regions.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
     }
 }
 

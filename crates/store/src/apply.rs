@@ -5,13 +5,18 @@ use std::collections::BTreeMap;
 
 use sortie_evidence::{AuditRecord, Category, Resource};
 use sortie_ports::{
-    AccessKey, Activation, ActivationUse, Change, Commit, Conflict, Installation, Node, NodeInfo,
-    Session, SessionPatch, SessionState, StoreError, TaggedResource, User,
+    Activation, ActivationUse, Change, Commit, Conflict, Identity, IdentityKind, IdentityUse,
+    Installation, Node, NodeInfo, Session, SessionPatch, SessionState, StoreError, TaggedResource,
 };
-use sortie_types::{ActivationId, NodeId, SessionId, Tag, Timestamp};
+use sortie_types::{ActivationId, Arn, NodeId, SessionId, Tag, Timestamp};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, query, sqlite::SqliteArguments};
 
-use crate::{decode, read::bounded, sql, sqlite::engine};
+use crate::{
+    decode,
+    read::{self, bounded},
+    sql,
+    sqlite::engine,
+};
 
 type Statement<'q> = query::Query<'q, Sqlite, SqliteArguments>;
 
@@ -23,7 +28,15 @@ pub(crate) async fn apply(
     connection: &mut SqliteConnection,
     commit: &Commit,
 ) -> Result<(), StoreError> {
+    let mut required = false;
     for change in &commit.changes {
+        match change {
+            Change::RequireIdentities { .. } => required = true,
+            Change::PutIdentity(_) | Change::RemoveIdentity { .. } if !required => {
+                return Err(Conflict::Revision.into());
+            }
+            _ => {}
+        }
         apply_change(connection, change).await?;
     }
     for record in &commit.trail {
@@ -41,23 +54,28 @@ async fn apply_change(
         Change::DeregisterNode(node_id) => {
             on_node(connection, query(sql::DEREGISTER_NODE), node_id, |q| q).await
         }
-        Change::InsertAccessKey(key) => insert_access_key(connection, key).await,
         Change::InsertActivation(activation) => insert_activation(connection, activation).await,
+        Change::InsertAdministrator { name } => {
+            run_unique(connection, query(sql::INSERT_ADMINISTRATOR).bind(name)).await?;
+            Ok(())
+        }
         Change::InsertInstallation(constants) => insert_installation(connection, constants).await,
         Change::InsertNode(node) => insert_node(connection, node).await,
         Change::InsertSession(session) => insert_session(connection, session).await,
-        Change::InsertUser(user) => insert_user(connection, user).await,
         Change::Prune {
             sessions_ended_before,
             trail_before,
             limit,
         } => prune(connection, *sessions_ended_before, *trail_before, *limit).await,
+        Change::PutIdentity(identity) => put_identity(connection, identity).await,
         Change::PutTags {
             resource,
             tags,
             limit,
         } => put_tags(connection, resource, tags, *limit).await,
+        Change::RemoveIdentity { kind, key } => remove_identity(connection, *kind, key).await,
         Change::RemoveTags { resource, keys } => remove_tags(connection, resource, keys).await,
+        Change::RequireIdentities { revision } => require_identities(connection, *revision).await,
         Change::RequireNode {
             node_id,
             public_key,
@@ -91,7 +109,14 @@ async fn apply_change(
             run(connection, query(sql::SET_NO_NODE_CONNECTED)).await?;
             Ok(())
         }
-        Change::Touch { nodes, sessions } => touch(connection, nodes, sessions).await,
+        Change::Touch {
+            nodes,
+            sessions,
+            identities,
+        } => {
+            touch(connection, nodes, sessions).await?;
+            touch_identities(connection, identities).await
+        }
         Change::UpdateSession {
             session_id,
             when,
@@ -100,6 +125,10 @@ async fn apply_change(
         Change::UseActivation { activation_id, at } => {
             use_activation(connection, *activation_id, *at).await
         }
+        Change::UseMfaStep {
+            serial_number,
+            step,
+        } => use_mfa_step(connection, serial_number, *step).await,
     }
 }
 
@@ -170,29 +199,59 @@ async fn insert_installation(
     Ok(())
 }
 
-async fn insert_user(connection: &mut SqliteConnection, user: &User) -> Result<(), StoreError> {
-    let insert = query(sql::INSERT_USER)
-        .bind(user.unique_id.as_str())
-        .bind(user.name.as_str())
-        .bind(&user.path)
-        .bind(user.created.millis())
-        .bind(user.administrator);
-    run_unique(connection, insert).await?;
+async fn require_identities(
+    connection: &mut SqliteConnection,
+    revision: i64,
+) -> Result<(), StoreError> {
+    match read::identity_revision(connection).await.map_err(engine)? {
+        found if found == revision => Ok(()),
+        _ => Err(Conflict::Revision.into()),
+    }
+}
+
+async fn put_identity(
+    connection: &mut SqliteConnection,
+    identity: &Identity,
+) -> Result<(), StoreError> {
+    let body = serde_json::to_string(identity).map_err(|error| StoreError::Engine(error.into()))?;
+    let put = query(sql::PUT_IDENTITY)
+        .bind(identity.kind().as_str())
+        .bind(identity.key())
+        .bind(body);
+    run(connection, put).await?;
+    run(connection, query(sql::RAISE_IDENTITY_REVISION)).await?;
     Ok(())
 }
 
-async fn insert_access_key(
+async fn remove_identity(
     connection: &mut SqliteConnection,
-    key: &AccessKey,
+    kind: IdentityKind,
+    key: &str,
 ) -> Result<(), StoreError> {
-    let insert = query(sql::INSERT_ACCESS_KEY)
-        .bind(key.id.as_str())
-        .bind(key.user.as_str())
-        .bind(&key.sealed_secret)
-        .bind(key.active)
-        .bind(key.created.millis());
-    run_unique(connection, insert).await?;
+    for statement in [sql::REMOVE_IDENTITY, sql::REMOVE_IDENTITY_USE] {
+        let remove = query(statement).bind(kind.as_str()).bind(key);
+        run(connection, remove).await?;
+    }
+    if kind == IdentityKind::MfaDevice {
+        // A device that is made under the same name has another seed.
+        run(connection, query(sql::REMOVE_MFA_STEP).bind(key)).await?;
+    }
+    run(connection, query(sql::RAISE_IDENTITY_REVISION)).await?;
     Ok(())
+}
+
+async fn use_mfa_step(
+    connection: &mut SqliteConnection,
+    serial_number: &Arn,
+    step: i64,
+) -> Result<(), StoreError> {
+    let raise = query(sql::USE_MFA_STEP)
+        .bind(serial_number.as_str())
+        .bind(step);
+    match run(connection, raise).await? {
+        0 => Err(Conflict::CodeUsed.into()),
+        _ => Ok(()),
+    }
 }
 
 async fn insert_activation(
@@ -455,6 +514,22 @@ async fn touch(
         sql::TOUCH_SESSIONS_WHERE,
     )
     .await
+}
+
+async fn touch_identities(
+    connection: &mut SqliteConnection,
+    identities: &[(IdentityKind, String, IdentityUse)],
+) -> Result<(), StoreError> {
+    for (kind, key, usage) in identities {
+        let touch = query(sql::TOUCH_IDENTITY)
+            .bind(kind.as_str())
+            .bind(key)
+            .bind(usage.at.millis())
+            .bind(usage.service.as_deref())
+            .bind(usage.region.as_deref());
+        run(connection, touch).await?;
+    }
+    Ok(())
 }
 
 async fn touch_rows(

@@ -5,8 +5,8 @@ use std::{fmt::Display, str::FromStr};
 
 use serde_json::Value;
 use sortie_ports::{
-    AccessKey, Activation, Installation, Node, NodeInfo, NodeState, Session, SessionState,
-    StoreError, TrailEntry, User,
+    Activation, Identity, IdentityUse, Installation, Node, NodeInfo, NodeState, Session,
+    SessionState, StoreError, TrailEntry,
 };
 use sortie_types::Timestamp;
 use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
@@ -59,34 +59,25 @@ pub(crate) fn installation(row: &SqliteRow) -> Result<Installation, StoreError> 
     })
 }
 
-pub(crate) fn user(row: &SqliteRow) -> Result<User, StoreError> {
+pub(crate) fn identity(row: &SqliteRow) -> Result<Identity, StoreError> {
     let columns = Columns {
-        table: "users",
+        table: "identities",
         row,
     };
-    Ok(User {
-        unique_id: columns.parsed("unique_id")?,
-        name: columns.parsed("name")?,
-        path: columns.get("path")?,
-        created: columns.time("created")?,
-        administrator: columns.get("administrator")?,
-    })
+    let body: &str = columns.get("body")?;
+    serde_json::from_str(body).map_err(|error| columns.corrupt(error))
 }
 
-/// A row of the join of access keys and users.
-pub(crate) fn access_key(row: &SqliteRow) -> Result<(AccessKey, User), StoreError> {
+pub(crate) fn identity_use(row: &SqliteRow) -> Result<IdentityUse, StoreError> {
     let columns = Columns {
-        table: "access_keys",
+        table: "identity_uses",
         row,
     };
-    let key = AccessKey {
-        id: columns.parsed("id")?,
-        user: columns.parsed("user_id")?,
-        sealed_secret: columns.get("sealed_secret")?,
-        active: columns.get("active")?,
-        created: columns.time("key_created")?,
-    };
-    Ok((key, user(row)?))
+    Ok(IdentityUse {
+        at: columns.time("used")?,
+        service: columns.get("service")?,
+        region: columns.get("region")?,
+    })
 }
 
 /// An activation, still without its tags.

@@ -10,6 +10,7 @@ mod decode;
 mod migrate;
 mod place;
 mod read;
+mod revision;
 mod sql;
 mod sqlite;
 mod writer;

@@ -13,11 +13,18 @@ struct Migration {
 }
 
 /// All of them, in order.
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "first",
-    text: include_str!("../migrations/sqlite/0001_first.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "first",
+        text: include_str!("../migrations/sqlite/0001_first.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "identities",
+        text: include_str!("../migrations/sqlite/0002_identities.sql"),
+    },
+];
 
 const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (\
     version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, \

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use sortie_ports::{
-    Activation, Node, Session, SessionQuery, StoreError, TaggedResource, TrailAttribute,
-    TrailEntry, TrailQuery,
+    Activation, Identities, Identity, Node, Session, SessionQuery, StoreError, TaggedResource,
+    TrailAttribute, TrailEntry, TrailQuery,
 };
 use sortie_types::{ActivationId, NodeId, Tag, Timestamp};
 use sqlx::{
-    QueryBuilder, Sqlite, SqliteConnection, query,
+    QueryBuilder, Row, Sqlite, SqliteConnection, query,
     sqlite::{SqliteArguments, SqliteRow},
 };
 
@@ -41,6 +41,29 @@ async fn all<T>(
 /// A page size as the engine takes it.
 pub(crate) fn bounded(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// The revision of the identities.
+pub(crate) async fn identity_revision(
+    connection: &mut SqliteConnection,
+) -> Result<i64, sqlx::Error> {
+    let row = query(sql::IDENTITY_REVISION).fetch_one(connection).await?;
+    row.try_get("revision")
+}
+
+/// All identities, unless they are those of revision `known`. `connection` is in a snapshot, so that
+/// revision and rows belong together.
+pub(crate) async fn identities(
+    connection: &mut SqliteConnection,
+    known: Option<i64>,
+) -> Result<Option<Identities>, StoreError> {
+    let revision = identity_revision(connection).await.map_err(engine)?;
+    if known == Some(revision) {
+        return Ok(None);
+    }
+    // One that cannot be read fails all: without it, a caller might be less bounded than it is.
+    let rows: Vec<Identity> = all(connection, query(sql::IDENTITIES), decode::identity).await?;
+    Ok(Some(Identities { revision, rows }))
 }
 
 pub(crate) async fn activation(

@@ -81,23 +81,31 @@ statements! {
         "INSERT INTO installation (singleton, account_id, region) VALUES (1, $1, $2)";
     INSTALLATION = "SELECT account_id, region FROM installation";
 
-    INSERT_USER = concat!(
-        "INSERT INTO users (account_id, unique_id, name, path, created, administrator) VALUES (",
-        account!(), ", $1, $2, $3, $4, $5)"
+    INSERT_ADMINISTRATOR = concat!(
+        "INSERT INTO administrators (account_id, name) VALUES (", account!(), ", $1)"
     );
-    USER = "SELECT unique_id, name, path, created, administrator FROM users WHERE unique_id = $1";
-    USER_NAMED = concat!(
-        "SELECT unique_id, name, path, created, administrator FROM users WHERE account_id = ",
-        account!(), " AND name = $1"
-    );
+    ADMINISTRATOR = "SELECT 1 FROM administrators WHERE name = $1";
 
-    INSERT_ACCESS_KEY = concat!(
-        "INSERT INTO access_keys (account_id, id, user_id, sealed_secret, active, created) VALUES (",
-        account!(), ", $1, $2, $3, $4, $5)"
+    IDENTITY_REVISION = "SELECT revision FROM identity_revision";
+    RAISE_IDENTITY_REVISION = "UPDATE identity_revision SET revision = revision + 1";
+    IDENTITIES = "SELECT body FROM identities";
+    PUT_IDENTITY = concat!(
+        "INSERT INTO identities (account_id, kind, key, body) VALUES (",
+        account!(), ", $1, $2, $3) ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body"
     );
-    ACCESS_KEY = "SELECT k.id, k.user_id, k.sealed_secret, k.active, k.created AS key_created, \
-        u.unique_id, u.name, u.path, u.created, u.administrator \
-        FROM access_keys k JOIN users u ON u.unique_id = k.user_id WHERE k.id = $1";
+    REMOVE_IDENTITY = "DELETE FROM identities WHERE kind = $1 AND key = $2";
+    IDENTITY_USE = "SELECT used, service, region FROM identity_uses WHERE kind = $1 AND key = $2";
+    /// A late flush must not make a use look older than it is.
+    TOUCH_IDENTITY = "INSERT INTO identity_uses (account_id, kind, key, used, service, region) \
+        SELECT account_id, kind, key, $3, $4, $5 FROM identities WHERE kind = $1 AND key = $2 \
+        ON CONFLICT (kind, key) DO UPDATE SET used = excluded.used, service = excluded.service, \
+        region = excluded.region WHERE identity_uses.used < excluded.used";
+    REMOVE_IDENTITY_USE = "DELETE FROM identity_uses WHERE kind = $1 AND key = $2";
+    USE_MFA_STEP = "INSERT INTO mfa_steps (account_id, serial_number, step) \
+        SELECT account_id, key, $2 FROM identities WHERE kind = 'MfaDevice' AND key = $1 \
+        ON CONFLICT (serial_number) DO UPDATE SET step = excluded.step \
+        WHERE mfa_steps.step < excluded.step";
+    REMOVE_MFA_STEP = "DELETE FROM mfa_steps WHERE serial_number = $1";
 
     INSERT_ACTIVATION = concat!(
         "INSERT INTO activations (account_id, region, ", activation_columns!(), ") VALUES (",

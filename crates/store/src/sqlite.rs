@@ -4,10 +4,10 @@ use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
 use sortie_ports::{
-    AccessKey, Activation, Commit, Installation, Node, Session, SessionQuery, State, StoreError,
-    TrailEntry, TrailQuery, User,
+    Activation, Commit, Identities, IdentityKind, IdentityUse, Installation, Node, Session,
+    SessionQuery, State, StoreError, TrailEntry, TrailQuery,
 };
-use sortie_types::{AccessKeyId, ActivationId, NodeId, SessionId, Timestamp, UniqueId};
+use sortie_types::{ActivationId, NodeId, SessionId, Timestamp};
 use sqlx::{
     ConnectOptions, Sqlite, SqlitePool, Transaction, query,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -19,7 +19,9 @@ use crate::{
     decode,
     migrate::{self, MigrateError},
     place::{Place, PlaceError},
-    read, sql,
+    read,
+    revision::KnownRevision,
+    sql,
     writer::{QUEUE, Request, Writer, closed},
 };
 
@@ -51,6 +53,7 @@ pub struct SqliteState {
     commits: mpsc::Sender<Request>,
     readers: SqlitePool,
     closing: CancellationToken,
+    identity_revision: KnownRevision,
     /// The writer's task.
     tasks: TaskTracker,
 }
@@ -82,11 +85,15 @@ impl SqliteState {
             .connect_lazy_with(options.pragma("query_only", "ON"));
         let (commits, requests) = mpsc::channel(QUEUE);
         let closing = CancellationToken::new();
+        let identity_revision = KnownRevision::default();
+        let revision = read::identity_revision(&mut connection).await;
+        identity_revision.set(revision.map_err(OpenError::Engine)?);
         let writer = Writer {
             connection,
             requests,
             closing: closing.clone(),
             readers: readers.clone(),
+            identity_revision: identity_revision.clone(),
             place,
         };
         let tasks = TaskTracker::new();
@@ -96,6 +103,7 @@ impl SqliteState {
             commits,
             readers,
             closing,
+            identity_revision,
             tasks,
         })
     }
@@ -129,22 +137,41 @@ impl State for SqliteState {
         read::one(&mut snapshot, select, decode::installation).await
     }
 
-    async fn user(&self, unique_id: &UniqueId) -> Result<Option<User>, StoreError> {
+    async fn administrator_made(&self, name: &str) -> Result<bool, StoreError> {
         let mut snapshot = self.snapshot().await?;
-        let select = query(sql::USER).bind(unique_id.as_str());
-        read::one(&mut snapshot, select, decode::user).await
+        let found = query(sql::ADMINISTRATOR)
+            .bind(name)
+            .fetch_optional(&mut *snapshot)
+            .await;
+        Ok(found.map_err(engine)?.is_some())
     }
 
-    async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
+    async fn identity_revision(&self) -> Result<i64, StoreError> {
+        if self.readers.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        // Without a statement, and without a wait for one of the few readers.
+        if let Some(revision) = self.identity_revision.get() {
+            return Ok(revision);
+        }
         let mut snapshot = self.snapshot().await?;
-        let select = query(sql::USER_NAMED).bind(name);
-        read::one(&mut snapshot, select, decode::user).await
+        let revision = read::identity_revision(&mut snapshot).await;
+        revision.map_err(engine)
     }
 
-    async fn access_key(&self, id: &AccessKeyId) -> Result<Option<(AccessKey, User)>, StoreError> {
+    async fn identities(&self, known: Option<i64>) -> Result<Option<Identities>, StoreError> {
         let mut snapshot = self.snapshot().await?;
-        let select = query(sql::ACCESS_KEY).bind(id.as_str());
-        read::one(&mut snapshot, select, decode::access_key).await
+        read::identities(&mut snapshot, known).await
+    }
+
+    async fn identity_use(
+        &self,
+        kind: IdentityKind,
+        key: &str,
+    ) -> Result<Option<IdentityUse>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let select = query(sql::IDENTITY_USE).bind(kind.as_str()).bind(key);
+        read::one(&mut snapshot, select, decode::identity_use).await
     }
 
     async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError> {

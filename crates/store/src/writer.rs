@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use sortie_ports::{Commit, StoreError};
+use sortie_ports::{Change, Commit, StoreError};
 use sqlx::{Connection, SqliteConnection, SqlitePool, query};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{apply::apply, place::Place, sql};
+use crate::{apply::apply, place::Place, read, revision::KnownRevision, sql};
 
 /// How many commits may wait before callers wait to hand theirs over.
 pub(crate) const QUEUE: usize = 1024;
@@ -32,6 +32,8 @@ pub(crate) struct Writer {
     /// Closed before the writer's own connection, so that this one is the last and empties the
     /// write-ahead log.
     pub(crate) readers: SqlitePool,
+    /// Set with every commit that changes identities.
+    pub(crate) identity_revision: KnownRevision,
     /// Kept until nothing is written any more.
     pub(crate) place: Place,
 }
@@ -82,6 +84,8 @@ impl Writer {
                 // Without effect where the engine has rolled back by itself, as it does when the
                 // disk is full.
                 let _ = query("ROLLBACK").execute(&mut self.connection).await;
+                // A COMMIT that failed may still be found in the log.
+                self.identity_revision.forget();
                 let failed = GroupFailed(Arc::new(error));
                 for request in group.drain(..) {
                     let outcome = Err(StoreError::Engine(Box::new(failed.clone())));
@@ -102,9 +106,25 @@ impl Writer {
         for request in group {
             outcomes.push(attempt(connection, &request.commit).await?);
         }
+        let mut changes = group.iter().flat_map(|request| &request.commit.changes);
+        let unknown = self.identity_revision.get().is_none();
+        let revision = match unknown || changes.any(changes_identities) {
+            true => Some(read::identity_revision(connection).await?),
+            false => None,
+        };
         query("COMMIT").execute(&mut *connection).await?;
+        if let Some(revision) = revision {
+            self.identity_revision.set(revision);
+        }
         Ok(outcomes)
     }
+}
+
+fn changes_identities(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::PutIdentity(_) | Change::RemoveIdentity { .. }
+    )
 }
 
 /// Applies one commit, or undoes it alone. The outer error is one that ends the transaction.
@@ -130,10 +150,11 @@ pub(crate) fn closed<E>(_: E) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use sortie_ports::{Change, Installation, User};
-    use sortie_types::{Timestamp, UniqueId, UniqueIdKind};
+    use sortie_ports::{Activation, Installation};
+    use sortie_types::{ActivationId, Timestamp};
     use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
     use tempfile::TempDir;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -153,6 +174,7 @@ mod tests {
             requests,
             closing: CancellationToken::new(),
             readers: SqlitePool::connect_lazy_with(options),
+            identity_revision: KnownRevision::default(),
             place,
         };
         (writer, sender, directory)
@@ -178,13 +200,18 @@ mod tests {
         })
     }
 
-    fn user(number: u8, path: String) -> Change {
-        Change::InsertUser(User {
-            unique_id: UniqueId::from_random(UniqueIdKind::User, [number; 17]),
-            name: format!("user-{number}").parse().unwrap(),
-            path,
+    fn activation(number: u8, description: &str) -> Change {
+        Change::InsertActivation(Activation {
+            id: ActivationId::new(Uuid::from_u128(u128::from(number))),
+            code_digest: [number; 32],
+            iam_role: "Nodes".into(),
+            description: Some(description.into()),
+            default_instance_name: None,
+            registration_limit: 1,
+            registrations_count: 0,
+            expires: Timestamp::from_millis(0),
             created: Timestamp::from_millis(0),
-            administrator: false,
+            tags: Vec::new(),
         })
     }
 
@@ -193,7 +220,7 @@ mod tests {
         let (mut writer, sender, _directory) = writer(u32::MAX).await;
         let mut answers = vec![ask(&sender, installation()).await];
         for number in 0..3 {
-            answers.push(ask(&sender, user(number, "/".into())).await);
+            answers.push(ask(&sender, activation(number, "")).await);
         }
         let mut group = Vec::new();
         assert!(writer.next_group(&mut group).await);
@@ -219,23 +246,28 @@ mod tests {
         let (writer, sender, _directory) = writer(100).await;
         let closing = writer.closing.clone();
         let first = ask(&sender, installation()).await;
-        let small = ask(&sender, user(1, "/".into())).await;
-        let large = ask(&sender, user(2, "x".repeat(1 << 20))).await;
+        let known = writer.identity_revision.clone();
+        known.set(0);
+        let small = ask(&sender, activation(1, "")).await;
+        let large = ask(&sender, activation(2, &"x".repeat(1 << 20))).await;
         let task = tokio::spawn(writer.run());
         let together = [first.await.unwrap().is_ok(), small.await.unwrap().is_ok()];
         let large = large.await.unwrap();
         assert!(matches!(large, Err(StoreError::Engine(_))), "{large:?}");
+        let failed_last = known.get().is_none();
 
         // Exactly what was answered as done is done, and the writer still works.
         for (done, again) in together
             .into_iter()
-            .zip([installation(), user(1, "/".into())])
+            .zip([installation(), activation(1, "")])
         {
             let again = ask(&sender, again).await.await.unwrap();
             assert_eq!(again.is_ok(), !done, "{again:?}");
         }
-        let after = ask(&sender, user(3, "/".into())).await;
+        let after = ask(&sender, activation(3, "")).await;
         assert!(after.await.unwrap().is_ok());
+        assert!(failed_last, "a commit that failed may have been stored");
+        assert_eq!(known.get(), Some(0));
         closing.cancel();
         task.await.unwrap();
     }

@@ -19,10 +19,11 @@ use std::{
 use serde_json::Value;
 use sortie_evidence::{AuditRecord, Category, UserIdentity};
 use sortie_ports::{
-    AccessKey, Change, Commit, Conflict, Installation, State, StoreError, TrailQuery, User,
+    AccessKey, Activation, Change, Commit, Conflict, Grants, Group, Identity, Installation, State,
+    StoreError, TrailQuery, User,
 };
 use sortie_store::{MigrateError, OpenError, PlaceError, SqliteState};
-use sortie_types::{AccessKeyId, Timestamp, UniqueId, UniqueIdKind};
+use sortie_types::{ActivationId, Arn, Timestamp, UniqueId, UniqueIdKind};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -39,22 +40,29 @@ fn installation() -> Installation {
     }
 }
 
-fn user(number: u32) -> User {
-    let mut random = [0; 17];
-    for (place, byte) in random.iter_mut().take(7).enumerate() {
-        *byte = u8::try_from(number >> (5 * place) & 31).unwrap();
-    }
-    User {
-        unique_id: UniqueId::from_random(UniqueIdKind::User, random),
-        name: name(number).parse().unwrap(),
-        path: "/".into(),
+fn activation(number: u32) -> Activation {
+    Activation {
+        id: ActivationId::new(Uuid::from_u128(u128::from(number))),
+        code_digest: [7; 32],
+        iam_role: "Nodes".into(),
+        description: Some(name(number)),
+        default_instance_name: None,
+        registration_limit: 1,
+        registrations_count: 0,
+        expires: Timestamp::from_millis(0),
         created: Timestamp::from_millis(0),
-        administrator: false,
+        tags: Vec::new(),
     }
 }
 
+/// The activation whose record has this name.
+async fn named(state: &SqliteState, name: &str) -> Option<Activation> {
+    let number: u32 = name.strip_prefix("activation-").unwrap().parse().unwrap();
+    state.activation(&activation(number).id).await.unwrap()
+}
+
 fn name(number: u32) -> String {
-    format!("user-{number}")
+    format!("activation-{number}")
 }
 
 fn record(number: u32) -> AuditRecord {
@@ -83,9 +91,9 @@ fn record(number: u32) -> AuditRecord {
     }
 }
 
-fn insert_user(number: u32) -> Commit {
+fn insert(number: u32) -> Commit {
     Commit {
-        changes: vec![Change::InsertUser(user(number))],
+        changes: vec![Change::InsertActivation(activation(number))],
         trail: vec![record(number)],
     }
 }
@@ -97,7 +105,7 @@ fn set_up() -> Commit {
     }
 }
 
-/// Names in the trail, each the name of a user made with the record.
+/// Names in the trail, each of an activation made with the record.
 async fn recorded(state: &SqliteState) -> BTreeSet<String> {
     let query = TrailQuery {
         limit: usize::MAX,
@@ -107,9 +115,15 @@ async fn recorded(state: &SqliteState) -> BTreeSet<String> {
     lines.into_iter().map(|(_, line)| line.event_name).collect()
 }
 
+async fn connect(path: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true);
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
 async fn raw(path: &Path, statement: &'static str) {
-    let options = SqliteConnectOptions::new().filename(path);
-    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let mut connection = connect(path).await;
     sqlx::raw_sql(statement)
         .execute(&mut connection)
         .await
@@ -136,7 +150,7 @@ async fn what_was_committed_is_there_after_a_restart() {
     let path = directory.path().join("state.db");
     let state = SqliteState::open(&path).await.unwrap();
     state.commit(set_up()).await.unwrap();
-    state.commit(insert_user(1)).await.unwrap();
+    state.commit(insert(1)).await.unwrap();
     let before = state.trail(all()).await.unwrap();
     state.close().await;
     assert!(
@@ -146,9 +160,9 @@ async fn what_was_committed_is_there_after_a_restart() {
 
     let state = SqliteState::open(&path).await.unwrap();
     assert_eq!(state.installation().await.unwrap(), Some(installation()));
-    assert_eq!(state.user_named("user-1").await.unwrap(), Some(user(1)));
+    assert_eq!(named(&state, "activation-1").await, Some(activation(1)));
     assert_eq!(state.trail(all()).await.unwrap(), before);
-    state.commit(insert_user(2)).await.unwrap();
+    state.commit(insert(2)).await.unwrap();
     state.close().await;
 }
 
@@ -165,10 +179,10 @@ async fn what_was_committed_is_there_after_a_drop_without_close() {
     let path = directory.path().join("state.db");
     let state = SqliteState::open(&path).await.unwrap();
     state.commit(set_up()).await.unwrap();
-    state.commit(insert_user(1)).await.unwrap();
+    state.commit(insert(1)).await.unwrap();
     drop(state);
     let state = reopen(&path).await;
-    assert_eq!(state.user_named("user-1").await.unwrap(), Some(user(1)));
+    assert_eq!(named(&state, "activation-1").await, Some(activation(1)));
 }
 
 #[tokio::test]
@@ -192,8 +206,8 @@ async fn what_was_answered_survives_kill_9_and_the_rest_is_whole_or_absent() {
             assert!(recorded.contains(&name(*number)), "{number} was answered");
         }
         for name in &recorded {
-            let user = state.user_named(name).await.unwrap();
-            assert!(user.is_some(), "the record of {name} without its change");
+            let made = named(&state, name).await;
+            assert!(made.is_some(), "the record of {name} without its change");
         }
         state.close().await;
     }
@@ -238,7 +252,7 @@ async fn writes_until_killed() {
         let state = Arc::clone(&state);
         tasks.spawn(async move {
             for number in (first + task..).step_by(8) {
-                state.commit(insert_user(number)).await.unwrap();
+                state.commit(insert(number)).await.unwrap();
                 let line = format!("answered {number}.\n");
                 std::io::stdout().write_all(line.as_bytes()).unwrap();
             }
@@ -254,14 +268,16 @@ async fn one_that_fails_among_five_hundred_fails_alone() {
     let path = directory.path().join("state.db");
     let state = Arc::new(SqliteState::open(&path).await.unwrap());
     state.commit(set_up()).await.unwrap();
-    state.commit(insert_user(COMMITS)).await.unwrap();
+    state.commit(insert(COMMITS)).await.unwrap();
     let mut tasks = JoinSet::new();
     for number in 0..COMMITS {
         let state = Arc::clone(&state);
         tasks.spawn(async move {
-            let mut commit = insert_user(number);
+            let mut commit = insert(number);
             if number == 250 {
-                commit.changes.push(Change::InsertUser(user(COMMITS)));
+                commit
+                    .changes
+                    .push(Change::InsertActivation(activation(COMMITS)));
             }
             (number, state.commit(commit).await)
         });
@@ -280,7 +296,7 @@ async fn one_that_fails_among_five_hundred_fails_alone() {
         .map(name)
         .collect();
     assert_eq!(recorded, expected);
-    assert_eq!(state.user_named("user-250").await.unwrap(), None);
+    assert_eq!(named(&state, "activation-250").await, None);
     state.close().await;
 }
 
@@ -291,23 +307,18 @@ async fn a_change_that_the_engine_refuses_leaves_the_writer_in_order() {
         .await
         .unwrap();
     // Nothing can belong to an account that is not there yet.
-    let early = state.commit(insert_user(1)).await;
+    let early = state.commit(insert(1)).await;
     assert!(matches!(early, Err(StoreError::Engine(_))), "{early:?}");
     state.commit(set_up()).await.unwrap();
-    let orphan = Change::InsertAccessKey(AccessKey {
-        id: AccessKeyId::long_lived([1; 16]),
-        user: user(9).unique_id,
-        sealed_secret: vec![1],
-        active: true,
-        created: Timestamp::from_millis(0),
-    });
-    let mut commit = insert_user(1);
-    commit.changes.push(orphan);
+    state.commit(insert(2)).await.unwrap();
+    // The id of its record is taken.
+    let mut commit = insert(1);
+    commit.trail = vec![record(2)];
     let refused = state.commit(commit).await;
     assert!(matches!(refused, Err(StoreError::Engine(_))), "{refused:?}");
-    assert_eq!(state.user_named("user-1").await.unwrap(), None);
-    state.commit(insert_user(1)).await.unwrap();
-    assert_eq!(recorded(&state).await, BTreeSet::from([name(1)]));
+    assert_eq!(named(&state, "activation-1").await, None);
+    state.commit(insert(1)).await.unwrap();
+    assert_eq!(recorded(&state).await, BTreeSet::from([name(1), name(2)]));
     state.close().await;
 }
 
@@ -397,20 +408,188 @@ async fn a_row_that_was_spoilt_is_named_and_nothing_else_suffers() {
     let path = directory.path().join("state.db");
     let state = SqliteState::open(&path).await.unwrap();
     state.commit(set_up()).await.unwrap();
-    state.commit(insert_user(1)).await.unwrap();
-    state.commit(insert_user(2)).await.unwrap();
+    state.commit(insert(1)).await.unwrap();
+    state.commit(insert(2)).await.unwrap();
     state.close().await;
     raw(
         &path,
-        "UPDATE users SET unique_id = 'x' WHERE name = 'user-1'",
+        "UPDATE activations SET code_digest = 'x' WHERE description = 'activation-1'",
     )
     .await;
     let state = SqliteState::open(&path).await.unwrap();
-    let spoilt = state.user_named("user-1").await;
+    let spoilt = state.activation(&activation(1).id).await;
+    let what = "activations";
     assert!(
-        matches!(spoilt, Err(StoreError::Corrupt { table: "users", .. })),
+        matches!(spoilt, Err(StoreError::Corrupt { table, .. }) if table == what),
         "{spoilt:?}"
     );
-    assert_eq!(state.user_named("user-2").await.unwrap(), Some(user(2)));
+    assert_eq!(named(&state, "activation-2").await, Some(activation(2)));
     state.close().await;
+}
+
+#[tokio::test]
+async fn of_identities_none_is_read_when_one_is_spoilt() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let state = SqliteState::open(&path).await.unwrap();
+    state.commit(set_up()).await.unwrap();
+    for (revision, number) in [(0, 1), (1, 2)] {
+        let commit = Commit {
+            changes: vec![
+                Change::RequireIdentities { revision },
+                Change::PutIdentity(Box::new(Identity::Group(group(number)))),
+            ],
+            trail: Vec::new(),
+        };
+        state.commit(commit).await.unwrap();
+    }
+    state.close().await;
+    // It might have denied something.
+    raw(
+        &path,
+        "UPDATE identities SET body = replace(body, 'attached', 'attach') WHERE body LIKE '%group-1%'",
+    )
+    .await;
+    let state = SqliteState::open(&path).await.unwrap();
+    let spoilt = state.identities(None).await;
+    let what = "identities";
+    assert!(
+        matches!(spoilt, Err(StoreError::Corrupt { table, .. }) if table == what),
+        "{spoilt:?}"
+    );
+    state.close().await;
+}
+
+fn group(number: u8) -> Group {
+    Group {
+        unique_id: UniqueId::from_random(UniqueIdKind::Group, [number; 17]),
+        name: format!("group-{number}"),
+        path: "/".into(),
+        created: Timestamp::from_millis(0),
+        grants: Grants {
+            attached: vec![Arn::new("iam", "", "aws", "policy/AdministratorAccess")],
+            ..Grants::default()
+        },
+    }
+}
+
+#[tokio::test]
+async fn the_revision_of_identities_outlives_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let state = SqliteState::open(&path).await.unwrap();
+    state.commit(set_up()).await.unwrap();
+    let put = |revision| Commit {
+        changes: vec![
+            Change::RequireIdentities { revision },
+            Change::PutIdentity(Box::new(Identity::Group(group(1)))),
+        ],
+        trail: Vec::new(),
+    };
+    state.commit(put(0)).await.unwrap();
+    let before = state.identities(None).await.unwrap().unwrap();
+    state.close().await;
+    let state = SqliteState::open(&path).await.unwrap();
+    let known = Some(before.revision);
+    assert_eq!(state.identity_revision().await.unwrap(), before.revision);
+    assert_eq!(state.identities(known).await.unwrap(), None);
+    assert_eq!(state.identities(None).await.unwrap(), Some(before));
+    let stale = state.commit(put(0)).await;
+    let conflict = Conflict::Revision;
+    assert!(matches!(stale, Err(StoreError::Conflict(found)) if found == conflict));
+    state.close().await;
+}
+
+/// An installation as the first schema kept it: an administrator with a key, and another user with
+/// two, one of them switched off.
+const FIRST_SCHEMA: &str = concat!(
+    include_str!("../migrations/sqlite/0001_first.sql"),
+    "CREATE TABLE schema_migrations (version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL,
+        checksum TEXT NOT NULL, applied TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP);
+    INSERT INTO installation VALUES (1, '111122223333', 'local-1');
+    INSERT INTO users VALUES
+        ('AIDAAAAAAAAAAAAAAAAAA', '111122223333', 'admin', '/', 1000, TRUE),
+        ('AIDABBBBBBBBBBBBBBBBB', '111122223333', 'alice=x', '/ops/', 2000, FALSE);
+    INSERT INTO access_keys VALUES
+        ('AKIAAAAAAAAAAAAAAAAA', '111122223333', 'AIDAAAAAAAAAAAAAAAAAA', X'00ff10', TRUE, 1001),
+        ('AKIABBBBBBBBBBBBBBBB', '111122223333', 'AIDABBBBBBBBBBBBBBBBB', X'7f80', TRUE, 2001),
+        ('AKIACCCCCCCCCCCCCCCC', '111122223333', 'AIDABBBBBBBBBBBBBBBBB', X'', FALSE, 2002);"
+);
+
+/// Makes a file of the first schema, as the program that knew no other left it.
+async fn first_schema(path: &Path) {
+    use aws_lc_rs::digest::{SHA256, digest};
+    raw(path, FIRST_SCHEMA).await;
+    let text = include_bytes!("../migrations/sqlite/0001_first.sql");
+    let checksum: String = digest(&SHA256, text)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut connection = connect(path).await;
+    sqlx::query("INSERT INTO schema_migrations (version, name, checksum) VALUES (1, 'first', $1)")
+        .bind(checksum)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+}
+
+fn old_user(id: &str, name: &str, path: &str, created: i64, attached: &[&str]) -> Identity {
+    Identity::User(User {
+        unique_id: id.parse().unwrap(),
+        name: name.parse().unwrap(),
+        path: path.into(),
+        created: Timestamp::from_millis(created),
+        grants: Grants {
+            attached: attached.iter().map(|arn| arn.parse().unwrap()).collect(),
+            ..Grants::default()
+        },
+        groups: Vec::new(),
+        permissions_boundary: None,
+        tags: Vec::new(),
+        login_profile: None,
+    })
+}
+
+fn old_key(id: &str, user: &str, sealed_secret: &[u8], active: bool, created: i64) -> Identity {
+    Identity::AccessKey(AccessKey {
+        id: id.parse().unwrap(),
+        user: user.parse().unwrap(),
+        sealed_secret: sealed_secret.to_vec(),
+        active,
+        created: Timestamp::from_millis(created),
+    })
+}
+
+#[tokio::test]
+async fn users_and_keys_of_the_first_schema_become_identities() {
+    let (admin, alice) = ("AIDAAAAAAAAAAAAAAAAAA", "AIDABBBBBBBBBBBBBBBBB");
+    let expected = vec![
+        old_key("AKIAAAAAAAAAAAAAAAAA", admin, &[0, 255, 16], true, 1001),
+        old_key("AKIABBBBBBBBBBBBBBBB", alice, &[127, 128], true, 2001),
+        old_key("AKIACCCCCCCCCCCCCCCC", alice, &[], false, 2002),
+        old_user(
+            admin,
+            "admin",
+            "/",
+            1000,
+            &["arn:aws:iam::aws:policy/AdministratorAccess"],
+        ),
+        old_user(alice, "alice=x", "/ops/", 2000, &[]),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    first_schema(&path).await;
+    for _ in 0..2 {
+        let state = SqliteState::open(&path).await.unwrap();
+        let mut found = state.identities(None).await.unwrap().unwrap();
+        found.rows.sort_by(|one, other| one.key().cmp(other.key()));
+        found.rows.sort_by_key(Identity::kind);
+        assert_eq!(found.rows, expected);
+        assert_eq!(found.revision, 0, "nobody has changed them yet");
+        assert!(state.administrator_made("admin").await.unwrap());
+        assert!(!state.administrator_made("alice=x").await.unwrap());
+        state.close().await;
+    }
 }

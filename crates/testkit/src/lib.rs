@@ -3,6 +3,7 @@
 //!
 //! Used by tests only; production code must not depend on it.
 
+mod authenticator;
 mod installation;
 mod machine;
 mod peers;
@@ -11,6 +12,7 @@ mod talk;
 mod terminal;
 mod wait;
 
+pub use authenticator::Authenticator;
 pub use installation::{Agent, Installation, Server, program};
 pub use machine::{Machine, Setup, can_make_machines};
 pub use peers::{

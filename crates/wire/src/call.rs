@@ -93,7 +93,9 @@ pub fn encode_response<O: Operation>(output: &O::Output, request_id: &str) -> Me
             &format!("{}Response", O::NAME),
             O::SERVICE.xmlns(),
             |writer| {
-                if !O::Output::schema().members.is_empty() {
+                // An output that the model has without members is there all the same.
+                let schema = O::Output::schema();
+                if schema.output || !schema.members.is_empty() {
                     writer.element(&format!("{}Result", O::NAME), |writer| {
                         output.to_xml(writer)
                     });

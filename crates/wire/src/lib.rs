@@ -8,7 +8,7 @@ pub mod call;
 pub mod error;
 mod invalid;
 pub mod json;
-mod percent;
+pub mod percent;
 pub mod query;
 pub mod schema;
 mod service;

@@ -7,6 +7,12 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
+/// Encodes all but unreserved characters, as iam does with policy documents.
+#[must_use]
+pub fn encode_component(text: &str) -> String {
+    encode(text.as_bytes(), &[])
+}
+
 /// Encodes all but unreserved bytes and those in `kept`.
 pub(crate) fn encode(bytes: &[u8], kept: &[u8]) -> String {
     const HEX: [char; 16] = [

@@ -17,7 +17,7 @@ pub enum Protocol {
     Rest,
 }
 
-/// A service of AWS.
+/// A service of AWS, or ours: signing in and explaining, which no service of AWS has an operation for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the services' own names")]
 pub enum Service {
@@ -29,6 +29,7 @@ pub enum Service {
     Logs,
     S3,
     Sns,
+    Sortie,
     Ssm,
     SsmMessages,
     Sts,
@@ -36,7 +37,7 @@ pub enum Service {
 
 impl Service {
     /// Every service.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::CloudTrail,
         Self::Ec2Messages,
         Self::Events,
@@ -45,6 +46,7 @@ impl Service {
         Self::Logs,
         Self::S3,
         Self::Sns,
+        Self::Sortie,
         Self::Ssm,
         Self::SsmMessages,
         Self::Sts,
@@ -63,6 +65,7 @@ impl Service {
             Self::Logs => "logs",
             Self::S3 => "s3",
             Self::Sns => "sns",
+            Self::Sortie => "sortie",
             Self::Ssm => "ssm",
             Self::SsmMessages => "ssmmessages",
             Self::Sts => "sts",
@@ -84,6 +87,7 @@ impl Service {
             Self::Events => Some("AWSEvents"),
             Self::Kms => Some("TrentService"),
             Self::Logs => Some("Logs_20140328"),
+            Self::Sortie => Some("Sortie_20261101"),
             Self::Ssm => Some("AmazonSSM"),
             Self::Iam | Self::S3 | Self::Sns | Self::SsmMessages | Self::Sts => None,
         }
@@ -98,6 +102,7 @@ impl Service {
             | Self::Events
             | Self::Kms
             | Self::Logs
+            | Self::Sortie
             | Self::Ssm => Protocol::Json11,
             Self::Iam | Self::Sns | Self::Sts => Protocol::Query,
             Self::S3 => Protocol::Rest,

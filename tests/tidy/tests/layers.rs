@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
         &["types"],
         "what an outsider checks must need no server",
     ),
+    ("iam", &["types"], "who may do what is decided without IO"),
     ("ports", &["types", "evidence"], "traits know no engine"),
     (
         "store",
@@ -28,7 +29,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "control",
-        &["types", "evidence", "ports"],
+        &["types", "iam", "evidence", "ports"],
         "use-cases know no HTTP and no wire types",
     ),
     (
@@ -66,7 +67,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Crates that must stay free of IO, and what would bring it in.
-const PURE: &[&str] = &["types", "wire", "channel", "evidence"];
+const PURE: &[&str] = &["types", "wire", "channel", "evidence", "iam"];
 const IMPURE: &[&str] = &[
     "tokio", "hyper", "axum", "reqwest", "sqlx", "socket2", "rustix", "mio",
 ];

@@ -10,7 +10,7 @@ use sortie_control::{
 };
 use sortie_types::{NodeId, Secret, Timestamp};
 
-use crate::world::{FINGERPRINT, START, World, call, nobody, public_key, secret};
+use crate::world::{FINGERPRINT, START, World, call, nobody, public_key, role_of, secret};
 
 async fn credentials(
     world: &World,
@@ -52,10 +52,13 @@ async fn the_administrators_key_is_found_and_kept_sealed() {
         .unwrap();
     assert_eq!(known.caller, world.admin_caller());
     assert_eq!(known.secret.expose(), world.administrator.secret.expose());
-    let (row, _) = sortie_ports::State::access_key(&*world.state, &key)
-        .await
-        .unwrap()
-        .unwrap();
+    let identities = sortie_ports::State::identities(&*world.state, None).await;
+    let rows = identities.unwrap().unwrap().rows.into_iter();
+    let mut rows = rows.filter_map(|row| match row {
+        sortie_ports::Identity::AccessKey(row) if row.id == key => Some(row),
+        _ => None,
+    });
+    let row = rows.next().unwrap();
     let secret = world.administrator.secret.expose().as_bytes();
     assert!(
         !row.sealed_secret
@@ -277,7 +280,7 @@ async fn everyone_known_learns_who_they_are() {
     let node = who(world.node_caller(&node_id)).await.unwrap();
     assert_eq!(
         node.arn.as_str(),
-        format!("arn:aws:sts::{account}:assumed-role/Nodes/{node_id}")
+        format!("arn:aws:sts::{account}:assumed-role/SortieNode/{node_id}")
     );
     assert!(node.user_id.starts_with("AROA") && node.user_id.ends_with(node_id.as_str()));
     let record = world.record("GetCallerIdentity");
@@ -293,6 +296,7 @@ async fn everyone_known_learns_who_they_are() {
 async fn a_changed_role_shows_in_the_next_credentials() {
     let world = World::start().await;
     let node_id = world.enrol(0).await;
+    role_of(&world, "Others", "ssm.amazonaws.com").await;
     let call = world.admin("UpdateManagedInstanceRole");
     let input = UpdateManagedInstanceRoleInput {
         instance_id: node_id.to_string(),

@@ -14,6 +14,7 @@ use crate::world::{START, World, call, secret};
 
 fn as_client(token: &Secret, client_id: &str) -> DataOpen {
     DataOpen {
+        secure_transport: true,
         token: token.clone(),
         client_id: client_id.into(),
         node_id: None,
@@ -25,6 +26,7 @@ fn as_client(token: &Secret, client_id: &str) -> DataOpen {
 
 fn as_node(token: &Secret, node_id: &NodeId) -> DataOpen {
     DataOpen {
+        secure_transport: true,
         token: token.clone(),
         client_id: String::new(),
         node_id: Some(node_id.to_string()),
@@ -494,6 +496,7 @@ async fn an_end_that_another_node_signed_for_is_refused_and_recorded_as_refused(
     for (open, signer) in opens {
         let is_client = open.node_id.is_none();
         let open = DataOpen {
+            secure_transport: true,
             signed_by: signer.map(|node_id| world.node_caller(node_id)),
             ..open
         };

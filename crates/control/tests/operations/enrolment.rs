@@ -9,7 +9,7 @@ use sortie_control::{
 };
 use sortie_types::Timestamp;
 
-use crate::world::{START, World, call, public_key, registration, secret};
+use crate::world::{NODE_ROLE, START, World, call, public_key, registration, secret};
 
 /// RSA of 1024 bits.
 const SHORT_KEY: &str = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC8mwGofLk5kHyjN/df2Hmdn/ebjPf3pWRF1/5mTA7AWIBMWCXdj5v0yzEfLrHYn73eJEV1UqwhgJsOlqDejVw7rr4rNgqbrfDrJ6A6Up5AsuH8IP2G40usETY8f54h3SeF0RRjShjN/F+uNqVSOYk4en600msJ839YsIK54MDtGQIDAQAB";
@@ -19,7 +19,7 @@ async fn create(
     change: impl FnOnce(&mut CreateActivationInput),
 ) -> Result<sortie_control::CreateActivationOutput, CreateActivationError> {
     let mut input = CreateActivationInput {
-        iam_role: "service-role/Nodes".into(),
+        iam_role: NODE_ROLE.into(),
         ..CreateActivationInput::default()
     };
     change(&mut input);
@@ -84,7 +84,7 @@ async fn activations_outside_the_limits_are_refused() {
     assert!(describe(&world, START).await.is_empty());
     let mallory = call(world.mallory().await, "CreateActivation", START);
     let input = CreateActivationInput {
-        iam_role: "Nodes".into(),
+        iam_role: NODE_ROLE.into(),
         ..CreateActivationInput::default()
     };
     let error = world.control.create_activation(&mallory, input).await;
@@ -148,7 +148,7 @@ async fn a_machine_enrols_with_what_its_activation_gives() {
         .unwrap()
         .unwrap();
     assert_eq!(node.name.as_deref(), Some("web"));
-    assert_eq!(node.iam_role, "Nodes");
+    assert_eq!(node.iam_role, NODE_ROLE);
     assert_eq!(node.tags.len(), 1);
     assert_eq!(node.source_ip.as_deref(), Some("192.0.2.1"));
     assert!(!node.connected);

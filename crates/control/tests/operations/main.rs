@@ -3,6 +3,8 @@
 // The attribute tells the lints that helpers in here are test code too.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod authentication;
 #[cfg(test)]
 mod channels;
@@ -11,9 +13,19 @@ mod coverage;
 #[cfg(test)]
 mod enrolment;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
+mod iam;
+#[cfg(test)]
+mod judgement;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod sign_in;
+#[cfg(test)]
+mod sts;
 #[cfg(test)]
 mod trail;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use sortie_control::{
 use sortie_ports::{NodeInfo, PingStatus, Signal, Signals};
 use sortie_types::{NodeId, Timestamp};
 
-use crate::world::{START, World, call};
+use crate::world::{NODE_ROLE, START, World, call, role_of};
 
 fn filter(key: &str, values: &[&str]) -> NodeFilter {
     NodeFilter {
@@ -152,7 +152,7 @@ async fn a_node_reports_for_itself_alone() {
     assert_eq!(
         denied.message,
         format!(
-            "User: arn:aws:sts::{account}:assumed-role/Nodes/{one} is not authorized to perform: \
+            "User: arn:aws:sts::{account}:assumed-role/SortieNode/{one} is not authorized to perform: \
              ssm:UpdateInstanceInformation on resource: \
              arn:aws:ssm:local-1:{account}:managed-instance/{two} because no identity-based \
              policy allows the ssm:UpdateInstanceInformation action"
@@ -203,7 +203,7 @@ async fn nodes_are_found_by_what_they_are() {
         find("AgentVersion", "3.3.1.0").await,
         std::slice::from_ref(&one)
     );
-    assert_eq!(find("IamRole", "Nodes").await.len(), 2);
+    assert_eq!(find("IamRole", NODE_ROLE).await.len(), 2);
     assert_eq!(find("ResourceType", "ManagedInstance").await.len(), 2);
     assert_eq!(find("ResourceType", "EC2Instance").await.len(), 0);
     assert_eq!(find("tag:Env", "prod").await.len(), 2);
@@ -385,7 +385,6 @@ async fn roles_change_for_nodes_that_exist() {
     use UpdateManagedInstanceRoleError as Error;
     let world = World::start().await;
     let node_id = world.enrol(0).await;
-    let mut signals = world.signals.subscribe();
     let update = async |id: &str, role: &str| {
         let call = world.admin("UpdateManagedInstanceRole");
         let input = UpdateManagedInstanceRoleInput {
@@ -397,6 +396,10 @@ async fn roles_change_for_nodes_that_exist() {
             .update_managed_instance_role(&call, input)
             .await
     };
+    let absent = update(node_id.as_str(), "Others").await;
+    assert!(matches!(absent, Err(Error::InvalidRole(_))));
+    role_of(&world, "Others", "ssm.amazonaws.com").await;
+    let mut signals = world.signals.subscribe();
     update(node_id.as_str(), "Others").await.unwrap();
     assert_eq!(signals.recv().await, Ok(Signal::Node(node_id.clone())));
     assert_eq!(
@@ -408,7 +411,13 @@ async fn roles_change_for_nodes_that_exist() {
     let unknown = update("mi-00000000000000000", "Others").await;
     assert!(matches!(unknown, Err(Error::InvalidInstanceId { .. })));
     let invalid = update(node_id.as_str(), "no role").await;
-    assert!(matches!(invalid, Err(Error::InvalidRole)));
+    assert!(matches!(invalid, Err(Error::InvalidRole(_))));
+    let untrusting = role_of(&world, "Untrusting", "ec2.amazonaws.com").await;
+    let untrusting = update(node_id.as_str(), &untrusting.name).await.unwrap_err();
+    assert_eq!(
+        untrusting.to_string(),
+        "Nonexistent role or missing ssm service principal in trust policy: Untrusting"
+    );
 }
 
 fn add(kind: &str, id: &str, tags: &[(&str, &str)]) -> AddTagsToResourceInput {

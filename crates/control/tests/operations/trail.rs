@@ -35,6 +35,7 @@ async fn node_traffic_is_recorded_only_where_asked_for() {
         world.connect(&node_id, START).await;
         let session = world.session(&node_id).await;
         let open = sortie_control::DataOpen {
+            secure_transport: true,
             token: session.token_value.clone(),
             client_id: "c".into(),
             node_id: None,

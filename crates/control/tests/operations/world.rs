@@ -16,23 +16,25 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sortie_control::{
     Authorized, Call, Caller, Control, CreateActivationInput, CreateActivationOutput,
-    NewAdministrator, NodeCaller, RegisterManagedInstanceError, RegisterManagedInstanceInput,
+    CreateUserInput, NewAdministrator, NodeCaller, RegisterManagedInstanceError, RegisterManagedInstanceInput,
     RootKey, Settings, StartSessionInput, StartSessionOutput, UserCaller,
 };
 use sortie_evidence::AuditRecord;
 use sortie_ports::{
-    AccessKey, Activation, Change, Commit, Installation, LocalSignals, Node, NodeInfo, Session,
-    SessionQuery, State, StoreError, TrailEntry, TrailQuery, User,
+    Activation, Change, Commit, Identities, Identity, IdentityKind, IdentityUse, Installation,
+    LocalSignals, Node, NodeInfo, Role, Session, SessionQuery, State, StoreError, TrailEntry,
+    TrailQuery,
 };
 use sortie_store::SqliteState;
-use sortie_types::{
-    AccessKeyId, ActivationId, NodeId, Secret, SessionId, Timestamp, UniqueId, UniqueIdKind,
-};
+use sortie_types::{AccessKeyId, ActivationId, NodeId, Secret, SessionId, Timestamp};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 /// When every test begins.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_777_881_600_000);
+
+/// The role that a fresh installation has for nodes.
+pub(crate) const NODE_ROLE: &str = "SortieNode";
 
 /// The fingerprint that nodes enrol with.
 pub(crate) const FINGERPRINT: &str = "11111111-2222-4333-8444-555555555555";
@@ -60,16 +62,24 @@ impl State for Watched {
         self.inner.installation().await
     }
 
-    async fn user(&self, unique_id: &UniqueId) -> Result<Option<User>, StoreError> {
-        self.inner.user(unique_id).await
+    async fn administrator_made(&self, name: &str) -> Result<bool, StoreError> {
+        self.inner.administrator_made(name).await
     }
 
-    async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
-        self.inner.user_named(name).await
+    async fn identity_revision(&self) -> Result<i64, StoreError> {
+        self.inner.identity_revision().await
     }
 
-    async fn access_key(&self, id: &AccessKeyId) -> Result<Option<(AccessKey, User)>, StoreError> {
-        self.inner.access_key(id).await
+    async fn identities(&self, known: Option<i64>) -> Result<Option<Identities>, StoreError> {
+        self.inner.identities(known).await
+    }
+
+    async fn identity_use(
+        &self,
+        kind: IdentityKind,
+        key: &str,
+    ) -> Result<Option<IdentityUse>, StoreError> {
+        self.inner.identity_use(kind, key).await
     }
 
     async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError> {
@@ -115,6 +125,8 @@ pub(crate) struct World {
     pub(crate) signals: Arc<LocalSignals>,
     pub(crate) administrator: NewAdministrator,
     pub(crate) root_key: RootKey,
+    /// The role that nodes act with.
+    pub(crate) node_role: Role,
     directory: TempDir,
 }
 
@@ -141,12 +153,14 @@ impl World {
         .unwrap();
         let name = "admin".parse().unwrap();
         let made = control.create_administrator(&name, START).await.unwrap();
+        let node_role = node_role(state.as_ref()).await;
         Self {
             control,
             state,
             signals,
             administrator: made.unwrap(),
             root_key,
+            node_role,
             directory,
         }
     }
@@ -204,26 +218,26 @@ impl World {
     }
 
     pub(crate) fn admin_caller(&self) -> Caller {
-        Caller::User(UserCaller {
+        Caller::User(Box::new(UserCaller {
             user: self.administrator.user.clone(),
             access_key_id: self.administrator.access_key_id.clone(),
-        })
+            session: None,
+        }))
     }
 
     /// Another user, who may do nothing.
     pub(crate) async fn mallory(&self) -> Caller {
-        let user = User {
-            unique_id: UniqueId::from_random(UniqueIdKind::User, [77; 17]),
-            name: "mallory".parse().unwrap(),
-            path: "/".into(),
-            created: START,
-            administrator: false,
+        let input = CreateUserInput {
+            name: "mallory".into(),
+            ..CreateUserInput::default()
         };
-        self.apply(Change::InsertUser(user.clone())).await;
-        Caller::User(UserCaller {
-            user,
+        let call = self.admin("CreateUser");
+        let made = self.control.create_user(&call, input).await;
+        Caller::User(Box::new(UserCaller {
+            user: made.unwrap().into_inner().user,
             access_key_id: AccessKeyId::long_lived([77; 16]),
-        })
+            session: None,
+        }))
     }
 
     /// A change past control: how other parts of the world move.
@@ -237,7 +251,7 @@ impl World {
 
     pub(crate) async fn activation(&self, limit: i64) -> CreateActivationOutput {
         let input = CreateActivationInput {
-            iam_role: "Nodes".into(),
+            iam_role: NODE_ROLE.into(),
             default_instance_name: Some("web".into()),
             registration_limit: Some(limit),
             tags: vec![("Env".into(), "prod".into())],
@@ -267,22 +281,24 @@ impl World {
 
     /// The node as it calls with temporary credentials.
     pub(crate) fn node_caller(&self, node_id: &NodeId) -> Caller {
-        Caller::Node(NodeCaller {
+        Caller::Node(Box::new(NodeCaller {
             node_id: node_id.clone(),
-            iam_role: "Nodes".into(),
+            iam_role: NODE_ROLE.into(),
+            role: Some(self.node_role.clone()),
             access_key_id: Some(AccessKeyId::temporary([9; 16])),
             issued: Some(START),
-        })
+        }))
     }
 
     /// The node as it calls with its own key.
     pub(crate) fn node_key_caller(&self, node_id: &NodeId) -> Caller {
-        Caller::Node(NodeCaller {
+        Caller::Node(Box::new(NodeCaller {
             node_id: node_id.clone(),
-            iam_role: "Nodes".into(),
+            iam_role: NODE_ROLE.into(),
+            role: Some(self.node_role.clone()),
             access_key_id: None,
             issued: None,
-        })
+        }))
     }
 
     /// Opens the node's control channel as the gateway does.
@@ -328,6 +344,16 @@ impl World {
     }
 }
 
+async fn node_role(state: &dyn State) -> Role {
+    let identities = state.identities(None).await.unwrap().unwrap();
+    let roles = identities.rows.into_iter().filter_map(|row| match row {
+        Identity::Role(role) => Some(role),
+        _ => None,
+    });
+    let mut roles = roles.filter(|role| role.name == NODE_ROLE);
+    roles.next().unwrap()
+}
+
 async fn open_state(directory: &TempDir) -> Arc<Watched> {
     let inner = SqliteState::open(&directory.path().join("state.db")).await;
     Arc::new(Watched {
@@ -346,6 +372,7 @@ pub(crate) fn call(caller: Caller, name: &'static str, now: Timestamp) -> Call {
         .iter()
         .find(|rule| rule.name == name);
     let event_source = match rule.map(|rule| rule.service) {
+        Some("iam") => "iam.amazonaws.com",
         Some("sts") => "sts.amazonaws.com",
         Some("cloudtrail") => "cloudtrail.amazonaws.com",
         Some("ssmmessages") => "ssmmessages.amazonaws.com",
@@ -357,6 +384,8 @@ pub(crate) fn call(caller: Caller, name: &'static str, now: Timestamp) -> Call {
         caller,
         source_ip: "192.0.2.1".into(),
         user_agent: Some("test".into()),
+        referer: None,
+        secure_transport: true,
         event_source,
         event_name: name,
         read_only: ["Describe", "Get", "List", "Lookup"]
@@ -404,4 +433,22 @@ pub(crate) fn public_key(number: usize) -> String {
 
 pub(crate) fn secret(text: &str) -> Secret {
     Secret::new(text)
+}
+
+/// A new role that a service may assume, without policies.
+pub(crate) async fn role_of(world: &World, name: &str, service: &str) -> Role {
+    let trust = json!({
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole",
+        },
+    });
+    let input = sortie_control::CreateRoleInput {
+        name: name.into(),
+        trust_policy: trust.to_string(),
+        ..sortie_control::CreateRoleInput::default()
+    };
+    let call = world.admin("CreateRole");
+    let made = world.control.create_role(&call, input).await;
+    made.unwrap().into_inner().role
 }

@@ -12,7 +12,7 @@ use std::{
 use serde_json::json;
 use sortie_agent::{RegisterError, RegisterOptions, Registration, RunError, RunOptions};
 use sortie_control::{
-    AuthenticationError, Call, CreateActivationError, CreateActivationInput, KnownKey,
+    AuthenticationError, Call, CreateActivationError, CreateActivationInput, KnownKey, NODE_ROLE,
 };
 use sortie_ports::{NodeState, State, StoreError};
 use sortie_types::NodeId;
@@ -29,9 +29,6 @@ use crate::{
     files::{private_dir, read_private, write_private},
     serve::now,
 };
-
-/// The role in the activation. It stands in records; nothing looks it up yet.
-const ROLE: &str = "SortieDevelopmentNode";
 
 /// How long the node may take to come online.
 const ONLINE_TIME: Duration = Duration::from_secs(20);
@@ -194,7 +191,7 @@ async fn enrol(
     let input = CreateActivationInput {
         description: Some("sortie-server dev".to_owned()),
         default_instance_name: Some(name.to_owned()),
-        iam_role: ROLE.to_owned(),
+        iam_role: NODE_ROLE.to_owned(),
         registration_limit: None,
         expiration: None,
         tags: Vec::new(),
@@ -232,10 +229,12 @@ async fn activation_call(
         caller,
         source_ip: "127.0.0.1".to_owned(),
         user_agent: Some(concat!("sortie-server/", env!("CARGO_PKG_VERSION")).to_owned()),
+        referer: None,
+        secure_transport: true,
         event_source: "ssm.amazonaws.com",
         event_name: "CreateActivation",
         read_only: false,
-        request_parameters: json!({ "defaultInstanceName": name, "iamRole": ROLE }),
+        request_parameters: json!({ "defaultInstanceName": name, "iamRole": NODE_ROLE }),
         now,
     })
 }

@@ -2,7 +2,9 @@
 //! this file only lists them.
 
 pub mod cloudtrail;
+pub mod iam;
 pub mod node;
+pub mod sortie;
 pub mod ssm;
 pub mod sts;
 
@@ -12,7 +14,9 @@ use crate::OperationInfo;
 pub fn operations() -> impl Iterator<Item = &'static OperationInfo> {
     [
         cloudtrail::OPERATIONS,
+        iam::OPERATIONS,
         node::OPERATIONS,
+        sortie::OPERATIONS,
         ssm::OPERATIONS,
         sts::OPERATIONS,
     ]

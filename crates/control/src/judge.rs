@@ -1,0 +1,350 @@
+//! Taking access away takes effect at once: sessions that are under way are judged anew when
+//! identities or the tags of nodes change, and end when they could not be started any more.
+//!
+//! A session is judged by the circumstances of its start, which are kept with it (time, address, MFA,
+//! session policies), and by the policies, tags and keys of now. So passing time ends nothing, and
+//! neither does a client that moves to another network; a policy that is detached does.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sortie_ports::{Commit, Conflict, Session, Signal, StoreError};
+use sortie_types::{AccessKeyId, NodeId, UniqueId};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Control,
+    authenticate::caller_of,
+    authorize,
+    call::{Call, Caller, InternalError, TemporarySession},
+    context::temporary_session,
+    credentials::Holder,
+    directory::Directory,
+    mint,
+    nodes::asked_node,
+    session_life::LIVING,
+    sessions::{start_ask, told_to_end},
+};
+
+/// How often all living sessions are judged, whether anybody said that something changed or not.
+const JUDGE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The circumstances of a session's start, as they are kept in its row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Circumstances {
+    source_ip: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    referer: Option<String>,
+    #[serde(default = "encrypted")]
+    secure_transport: bool,
+    access_key_id: AccessKeyId,
+    /// Rows from before roles could start sessions have none: those are their owners'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<Holder>,
+    /// What came with temporary credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<TemporarySession>,
+}
+
+/// Rows from before it was kept do not say; the connections of then were.
+fn encrypted() -> bool {
+    true
+}
+
+/// Who started a session, as its row names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Starter {
+    /// What session ids begin with: the user's name, or the name of the role session.
+    pub(crate) name: String,
+    /// Of the user or the role.
+    pub(crate) unique_id: UniqueId,
+}
+
+/// Why a session may not go on, in words for the person in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allowed,
+    Ends(String),
+}
+
+impl Circumstances {
+    /// Those of a call that starts a session; `None` when nobody could own it.
+    pub(crate) fn of(call: &Call) -> Option<Self> {
+        let (holder, access_key_id) = holder_of(&call.caller)?;
+        let session = match &call.caller {
+            Caller::Node(node) => node.issued.map(|issued| TemporarySession::new(issued, issued)),
+            caller => temporary_session(caller).cloned(),
+        };
+        Some(Self {
+            source_ip: call.source_ip.clone(),
+            user_agent: call.user_agent.clone(),
+            referer: call.referer.clone(),
+            secure_transport: call.secure_transport,
+            access_key_id,
+            holder: Some(holder),
+            session,
+        })
+    }
+
+    /// As they lie in the row.
+    pub(crate) fn to_json(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// Those of a session.
+    pub(crate) fn of_session(session: &Session) -> Result<Self, StoreError> {
+        Self::deserialize(&session.request_context).map_err(|error| StoreError::Corrupt {
+            table: "sessions",
+            what: format!("the circumstances of the start: {error}"),
+        })
+    }
+
+    /// Who started the session, as they are now; the reason when they are gone, or their key is.
+    pub(crate) fn caller(&self, directory: &Directory, session: &Session) -> Result<Caller, String> {
+        let owner = session.owner_unique_id.clone();
+        let holder = self.holder.clone().unwrap_or(Holder::User { user: owner });
+        let key = &self.access_key_id;
+        caller_of(directory, holder, key.clone(), self.session.clone()).map_err(|_| {
+            match directory.user_by_id(&session.owner_unique_id) {
+                Some(_) => format!(
+                    "Your session was ended because the credentials that it was started with \
+                     ({key}) are not good any more."
+                ),
+                None if directory.role_by_id(&session.owner_unique_id).is_some() => format!(
+                    "Your session was ended because the role session that it was started with \
+                     ({key}) is not good any more."
+                ),
+                None => format!(
+                    "Your session was ended because {} does not exist any more.",
+                    session.owner
+                ),
+            }
+        })
+    }
+
+    /// The call that started the session, made by `caller` again.
+    fn call(&self, session: &Session, caller: Caller) -> Result<Call, mint::RandomError> {
+        Ok(Call {
+            request_id: mint::uuid()?,
+            caller,
+            source_ip: self.source_ip.clone(),
+            user_agent: self.user_agent.clone(),
+            referer: self.referer.clone(),
+            secure_transport: self.secure_transport,
+            event_source: "ssm.amazonaws.com",
+            event_name: authorize::START_SESSION.name,
+            read_only: false,
+            request_parameters: json!({"target": session.target}),
+            now: session.started,
+        })
+    }
+}
+
+fn holder_of(caller: &Caller) -> Option<(Holder, AccessKeyId)> {
+    match caller {
+        Caller::Anonymous { .. } => None,
+        Caller::Node(node) => {
+            let holder = Holder::Node {
+                node_id: node.node_id.clone(),
+                iam_role: node.iam_role.clone(),
+                role: Some(node.role.as_ref()?.unique_id.clone()),
+            };
+            Some((holder, node.access_key_id.clone()?))
+        }
+        Caller::Role(role) => {
+            let holder = Holder::Role {
+                role: role.role.unique_id.clone(),
+                session_name: role.session_name.clone(),
+            };
+            Some((holder, role.access_key_id.clone()))
+        }
+        Caller::User(user) => {
+            let user_id = user.user.unique_id.clone();
+            Some((Holder::User { user: user_id }, user.access_key_id.clone()))
+        }
+    }
+}
+
+/// Who starts a session; `None` when nobody could own it.
+pub(crate) fn starter(caller: &Caller) -> Option<Starter> {
+    match caller {
+        Caller::Anonymous { .. } => None,
+        Caller::Node(node) => Some(Starter {
+            name: node.node_id.to_string(),
+            unique_id: node.role.as_ref()?.unique_id.clone(),
+        }),
+        Caller::Role(role) => Some(Starter {
+            name: role.session_name.clone(),
+            unique_id: role.role.unique_id.clone(),
+        }),
+        Caller::User(user) => Some(Starter {
+            name: user.user.name.to_string(),
+            unique_id: user.user.unique_id.clone(),
+        }),
+    }
+}
+
+/// The owner of a session as its row names them.
+pub(crate) fn owner(session: &Session) -> Starter {
+    let resource = session.owner.resource();
+    Starter {
+        name: resource.rsplit('/').next().unwrap_or_default().to_owned(),
+        unique_id: session.owner_unique_id.clone(),
+    }
+}
+
+impl Starter {
+    /// `aws:userid`.
+    pub(crate) fn userid(&self) -> String {
+        if self.unique_id.as_str().starts_with("AROA") {
+            format!("{}:{}", self.unique_id, self.name)
+        } else {
+            self.unique_id.to_string()
+        }
+    }
+}
+
+impl Control {
+    /// Judges all living sessions anew and tells those to end that are not allowed any more. Does
+    /// nothing where the setting says so.
+    ///
+    /// # Errors
+    /// When the state fails; what was not judged is, the next time.
+    pub async fn judge_sessions(&self) -> Result<(), InternalError> {
+        self.judge_sessions_on(None).await
+    }
+
+    pub(crate) async fn judge_sessions_on(
+        &self,
+        node: Option<&NodeId>,
+    ) -> Result<(), InternalError> {
+        if !self.inner.settings.end_disallowed_sessions {
+            return Ok(());
+        }
+        let sessions = match node {
+            Some(node) => self.live_sessions_on(node).await?,
+            None => self.live_sessions().await?,
+        };
+        let living = sessions
+            .iter()
+            .filter(|session| LIVING.contains(&session.state));
+        let mut directory = None;
+        for session in living {
+            let directory = match &directory {
+                Some(directory) => Arc::clone(directory),
+                None => Arc::clone(directory.insert(self.directory().await?)),
+            };
+            // One session that cannot be read must not keep the others.
+            if let Err(error) = self.judge_session(&directory, session).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, session_id = %session.id, "a session is not judged");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn judge_session(
+        &self,
+        directory: &Directory,
+        session: &Session,
+    ) -> Result<(), InternalError> {
+        let Verdict::Ends(reason) = self.verdict(directory, session).await? else {
+            return Ok(());
+        };
+        tracing::info!(session_id = %session.id, owner = %session.owner, reason, "a session is not allowed any more");
+        let commit = Commit {
+            changes: vec![told_to_end(&session.id, reason)],
+            trail: Vec::new(),
+        };
+        match self.inner.state.commit(commit).await {
+            // Over, or told to end, meanwhile.
+            Err(StoreError::Conflict(Conflict::SessionState(_) | Conflict::NoSession)) => {}
+            outcome => {
+                outcome?;
+                self.inner
+                    .signals
+                    .publish(Signal::Session(session.id.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a session could be started now as it was then.
+    async fn verdict(
+        &self,
+        directory: &Directory,
+        session: &Session,
+    ) -> Result<Verdict, InternalError> {
+        let circumstances = Circumstances::of_session(session)?;
+        let caller = match circumstances.caller(directory, session) {
+            Ok(caller) => caller,
+            Err(reason) => return Ok(Verdict::Ends(reason)),
+        };
+        let names = &self.inner.names;
+        let target = session.target.as_str();
+        let node = self.active_node(&session.target).await?;
+        let ask = start_ask(
+            names,
+            asked_node(names, target, node.as_ref()),
+            &session.document_name,
+        );
+        let call = circumstances.call(session, caller)?;
+        let rule = &authorize::START_SESSION;
+        let judged = self.authorize_in(directory, &call, rule, &ask, None, ());
+        Ok(match judged {
+            Ok(_) => Verdict::Allowed,
+            Err(denied) => Verdict::Ends(format!(
+                "Your session was ended because your access was taken away: {denied}"
+            )),
+        })
+    }
+
+    /// Judges at the beginning, after each change that may matter, and from time to time, since hints
+    /// can be lost; until told to stop.
+    pub(crate) async fn keep_judging(&self, stop: &CancellationToken) {
+        if !self.inner.settings.end_disallowed_sessions {
+            return;
+        }
+        let mut signals = self.inner.signals.subscribe();
+        let mut next = Next::All;
+        loop {
+            let judged = match next {
+                Next::All => self.judge_sessions().await,
+                Next::Node(node) => self.judge_sessions_on(Some(&node)).await,
+            };
+            if let Err(error) = judged {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "sessions are not judged");
+            }
+            let waiting = tokio::time::timeout(JUDGE_INTERVAL, change(&mut signals));
+            match stop.run_until_cancelled(waiting).await {
+                Some(Ok(changed)) => next = changed,
+                Some(Err(_)) => next = Next::All,
+                None => return,
+            }
+        }
+    }
+}
+
+/// Which sessions are to be judged.
+enum Next {
+    All,
+    Node(NodeId),
+}
+
+/// The next change that may matter to sessions.
+async fn change(signals: &mut Receiver<Signal>) -> Next {
+    loop {
+        match signals.recv().await {
+            Ok(Signal::Identities) | Err(RecvError::Lagged(_)) => return Next::All,
+            Ok(Signal::Node(node)) => return Next::Node(node),
+            Ok(Signal::Session(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
