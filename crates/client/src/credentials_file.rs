@@ -138,13 +138,14 @@ fn lines<'a>(text: &'a [u8], section: &str) -> Vec<Line<'a>> {
         let line = line.trim_start_matches('\u{feff}');
         let content = line.trim();
         let is_comment = content.is_empty() || content.starts_with(['#', ';']);
+        let goes_on = key.is_some() && line.starts_with([' ', '\t']);
         let title = line
             .strip_prefix('[')
             .and_then(|rest| rest.split_once(']'))
             .map(|(title, _)| title.trim());
         if let Some(title) = title {
             (inside, key) = (title == section, None);
-        } else if !is_comment && !(key.is_some() && line.starts_with([' ', '\t'])) {
+        } else if !(is_comment || goes_on) {
             key = content
                 .split_once(['=', ':'])
                 .map(|(key, _)| key.trim().to_lowercase());

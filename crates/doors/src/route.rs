@@ -190,7 +190,7 @@ mod tests {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let connection = Connection::new("127.0.0.1:9".parse().unwrap(), None, Arc::new(()));
-        Received::new(parts, connection, Listener { tls: true })
+        Received::new(parts, connection, Listener { tls: true }, &[])
     }
 
     fn routed(method: &str, uri: &str, headers: &[(&str, &str)]) -> Route {

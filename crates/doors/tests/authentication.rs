@@ -29,7 +29,7 @@ fn input(name: &str) -> Value {
             json!({ "ResourceType": "ManagedInstance", "ResourceId": NODE, "TagKeys": ["a"] })
         }
         "ListTagsForResource" => json!({ "ResourceType": "ManagedInstance", "ResourceId": NODE }),
-        "CreateActivation" => json!({ "IamRole": "Nodes" }),
+        "CreateActivation" => json!({ "IamRole": "SortieNode" }),
         "DeleteActivation" => json!({ "ActivationId": "0b2a6f0e-3f0e-4c57-9d7c-0123456789ab" }),
         "DeregisterManagedInstance" | "ListInstanceAssociations" | "UpdateInstanceInformation" => {
             json!({ "InstanceId": NODE })
@@ -38,7 +38,7 @@ fn input(name: &str) -> Value {
         "Explain" => json!({ "Action": "ssm:StartSession", "Resource": NODE }),
         "GetConnectionStatus" | "StartSession" => json!({ "Target": NODE }),
         "ResumeSession" | "TerminateSession" => json!({ "SessionId": "admin-0123456789abcdef0" }),
-        "UpdateManagedInstanceRole" => json!({ "InstanceId": NODE, "IamRole": "Other" }),
+        "UpdateManagedInstanceRole" => json!({ "InstanceId": NODE, "IamRole": "SortieNode" }),
         "RegisterManagedInstance" => json!({
             "ActivationId": "0b2a6f0e-3f0e-4c57-9d7c-0123456789ab", "ActivationCode": "0123456789abcdefghij",
             "PublicKey": "A".repeat(392), "PublicKeyType": "Rsa", "Fingerprint": "f",

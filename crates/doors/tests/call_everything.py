@@ -23,7 +23,7 @@ CALLS = [
     ("ssm", "DescribeInstanceInformation", {"Filters": [{"Key": "PingStatus", "Values": ["Online"]}]}),
     ("ssm", "DescribeInstanceInformation", {"Filters": [{"Key": "NoSuchKey", "Values": ["x"]}]}),
     ("ssm", "DescribeInstanceProperties", {}),
-    ("ssm", "CreateActivation", {"IamRole": "Nodes", "Tags": [{"Key": "Env", "Value": "x"}], "RegistrationLimit": 3}),
+    ("ssm", "CreateActivation", {"IamRole": "SortieNode", "Tags": [{"Key": "Env", "Value": "x"}], "RegistrationLimit": 3}),
     ("ssm", "DescribeActivations", {}),
     ("ssm", "DescribeActivations", {"Filters": [{"FilterKey": "ActivationIds", "FilterValues": [ACTIVATION]}]}),
     ("ssm", "DeleteActivation", {"ActivationId": ACTIVATION}),
@@ -38,7 +38,7 @@ CALLS = [
     ("ssm", "DescribeSessions", {"State": "History", "Filters": [{"key": "Target", "value": NODE}]}),
     ("ssm", "ResumeSession", {"SessionId": SESSION}),
     ("ssm", "TerminateSession", {"SessionId": SESSION}),
-    ("ssm", "UpdateManagedInstanceRole", {"InstanceId": NODE, "IamRole": "Other"}),
+    ("ssm", "UpdateManagedInstanceRole", {"InstanceId": NODE, "IamRole": "SortieNode"}),
     ("ssm", "DeregisterManagedInstance", {"InstanceId": NODE}),
     ("cloudtrail", "LookupEvents", {"MaxResults": 50}),
 ]

@@ -194,7 +194,7 @@ async fn everything_has_a_request_id_and_what_is_not_there_is_404() {
 #[tokio::test]
 async fn a_calls_record_shows_who_what_and_from_where_without_secrets() {
     let world = World::start().await;
-    let body = json!({ "IamRole": "Nodes", "DefaultInstanceName": "web-1", "Tags": [{ "Key": "Env", "Value": "x" }] });
+    let body = json!({ "IamRole": "SortieNode", "DefaultInstanceName": "web-1", "Tags": [{ "Key": "Env", "Value": "x" }] });
     let draft = world
         .json("AmazonSSM.CreateActivation", &body)
         .header("user-agent", "test/1");
@@ -209,7 +209,7 @@ async fn a_calls_record_shows_who_what_and_from_where_without_secrets() {
         record["userIdentity"]["accessKeyId"],
         world.admin.access_key_id.as_str()
     );
-    let expected = json!({ "iamRole": "Nodes", "defaultInstanceName": "web-1", "tags": [{ "key": "Env", "value": "x" }] });
+    let expected = json!({ "iamRole": "SortieNode", "defaultInstanceName": "web-1", "tags": [{ "key": "Env", "value": "x" }] });
     assert_eq!(record["requestParameters"], expected);
     assert!(
         !record.to_string().contains(&code),
@@ -264,13 +264,13 @@ async fn refused_and_unknown_targets_read_as_on_aws() {
 #[tokio::test]
 async fn a_caller_who_hangs_up_leaves_its_record_all_the_same() {
     let world = World::start().await;
-    let draft = world.json("AmazonSSM.CreateActivation", &json!({ "IamRole": "Nodes" }));
+    let draft = world.json("AmazonSSM.CreateActivation", &json!({ "IamRole": "SortieNode" }));
     let draft = draft.signed(&world.admin, "ssm");
     let stream = TcpStream::connect(world.address).await.unwrap();
     let io = TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     let connection = tokio::spawn(connection);
-    let body = json!({ "IamRole": "Nodes" }).to_string();
+    let body = json!({ "IamRole": "SortieNode" }).to_string();
     let answer = sender.send_request(draft.build(Full::new(bytes::Bytes::from(body))));
     // Sent, and gone before anything can come back.
     let mut answer = std::pin::pin!(answer);

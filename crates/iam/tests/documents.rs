@@ -1,5 +1,10 @@
 //! Which documents are policies, and with which of AWS's words the others are refused.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a case that cannot be read must fail the test"
+)]
+
 use serde_json::{Value, json};
 use sortie_iam::{Policy, PolicyError, PolicyKind, Quota, document_size};
 

@@ -1,5 +1,10 @@
 //! The order of evaluation, from cases in JSON: what has to allow whom, and what a refusal names.
 
+#![expect(
+    clippy::panic,
+    reason = "a case that cannot be read must fail the test"
+)]
+
 use serde_json::{Value, json};
 use sortie_iam::{Decision, Miss, Outcome, Reason, case};
 

@@ -1,6 +1,11 @@
 //! What must hold for all policies and requests: a Deny never helps, order never matters, what is
 //! unknown is never allowed, and no text makes the parser or the matcher fail.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a case that cannot be read must fail the test"
+)]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sortie_iam::{Outcome, Policy, PolicyKind, case, wildcard_matches};

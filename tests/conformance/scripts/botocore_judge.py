@@ -14,7 +14,7 @@ NODE_ID = sys.argv[1]
 
 def activations(ssm):
     made = ssm.create_activation(
-        IamRole="Nodes",
+        IamRole="SortieNode",
         Description="for the judge",
         DefaultInstanceName="judged",
         RegistrationLimit=3,
@@ -68,7 +68,7 @@ def nodes(ssm):
     unknown = [{"Key": "InstanceIds", "Values": ["mi-00000000000000000"]}]
     expect("InvalidInstanceId", ssm.describe_instance_information, Filters=unknown)
     expect("InvalidNextToken", ssm.describe_instance_information, NextToken="no token of ours")
-    ssm.update_managed_instance_role(InstanceId=NODE_ID, IamRole="OtherNodes")
+    ssm.update_managed_instance_role(InstanceId=NODE_ID, IamRole="SortieNode")
     stranger = "mi-00000000000000000"
     expect("InvalidInstanceId", ssm.update_managed_instance_role, InstanceId=stranger, IamRole="R")
     expect("InvalidInstanceId", ssm.deregister_managed_instance, InstanceId=stranger)

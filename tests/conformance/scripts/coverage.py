@@ -42,7 +42,7 @@ CASES = {
     "ssm.TerminateSession": ({"SessionId": SESSION}, "DoesNotExistException"),
     "ssm.DescribeSessions": ({"State": "Active"}, None),
     "ssm.GetConnectionStatus": ({"Target": NODE}, None),
-    "ssm.CreateActivation": ({"IamRole": "Nodes"}, None),
+    "ssm.CreateActivation": ({"IamRole": "SortieNode"}, None),
     "ssm.DescribeActivations": ({}, None),
     "ssm.DeleteActivation": ({"ActivationId": UUID}, "InvalidActivation"),
     "ssm.DescribeInstanceInformation": ({}, None),

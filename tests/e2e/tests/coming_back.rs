@@ -72,7 +72,7 @@ impl Story {
     }
 
     fn enrol(&mut self, aws: &Path) -> Result<()> {
-        let activation = ["ssm", "create-activation", "--iam-role", "Nodes"];
+        let activation = ["ssm", "create-activation", "--iam-role", "SortieNode"];
         let activation = self.installation.aws(aws, &activation)?;
         let word = |name: &str| activation[name].as_str().context("activation");
         let endpoint = match &self.elsewhere {

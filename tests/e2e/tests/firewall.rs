@@ -141,7 +141,7 @@ fn a_node_behind_a_closed_firewall_gives_a_shell() -> Result<()> {
             "ssm",
             "create-activation",
             "--iam-role",
-            "Nodes",
+            "SortieNode",
             "--default-instance-name",
             "far-away",
         ],

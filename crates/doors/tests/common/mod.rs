@@ -202,7 +202,7 @@ impl World {
     /// An enrolled node.
     pub async fn node(&self) -> Node {
         let made = self
-            .ssm("CreateActivation", json!({ "IamRole": "Nodes" }))
+            .ssm("CreateActivation", json!({ "IamRole": "SortieNode" }))
             .await
             .ok();
         let key = KeyPair::generate(KeySize::Rsa2048).unwrap();

@@ -17,7 +17,7 @@ use sortie_channel::{
 };
 use sortie_control::{
     Call, Caller, Control, CreateControlChannelInput, CreateDataChannelInput, NewAdministrator,
-    NodeCaller, ResumeSessionInput, RootKey, Settings, StartSessionInput, StartSessionOutput,
+    ResumeSessionInput, RootKey, Settings, StartSessionInput, StartSessionOutput,
     TerminateSessionInput, UserCaller,
 };
 use sortie_gateway::{Gateway, Io, Options, Peer};
@@ -81,6 +81,7 @@ pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) administrator: NewAdministrator,
     pub(crate) nodes: [NodeId; 2],
+    callers: Vec<Caller>,
     task: JoinHandle<()>,
     stop: CancellationToken,
     serving: JoinSet<()>,
@@ -112,6 +113,7 @@ impl World {
             .unwrap()
             .unwrap();
         let nodes = [1, 2].map(|byte| NodeId::from_random([byte; 9]));
+        let mut callers = Vec::new();
         for (number, node_id) in nodes.iter().enumerate() {
             let row = node_row(node_id, u8::try_from(number).unwrap());
             let changes = vec![Change::InsertNode(Box::new(row))];
@@ -122,6 +124,8 @@ impl World {
                 })
                 .await
                 .unwrap();
+            let keys = control.node_public_keys(node_id.as_str()).await;
+            callers.push(keys.unwrap().caller);
         }
         let (gateway, task) = Gateway::new(control.clone(), signals.clone(), options);
         let stop = CancellationToken::new();
@@ -133,6 +137,7 @@ impl World {
             gateway,
             administrator,
             nodes,
+            callers,
             task,
             stop,
             serving: JoinSet::new(),
@@ -162,12 +167,20 @@ impl World {
         self.task = tokio::spawn(task.run(self.stop.clone()));
     }
 
+    /// A node as it calls with its own key.
+    fn node_caller(&self, node_id: &NodeId) -> Caller {
+        let nodes = self.nodes.iter().zip(&self.callers);
+        let mut own = nodes.filter(|(id, _)| *id == node_id);
+        own.next().unwrap().1.clone()
+    }
+
     fn user_call(&self, event_name: &'static str) -> Call {
         let caller = UserCaller {
             user: self.administrator.user.clone(),
             access_key_id: self.administrator.access_key_id.clone(),
+            session: None,
         };
-        call(Caller::User(caller), event_name, "192.0.2.1")
+        call(Caller::User(Box::new(caller)), event_name, "192.0.2.1")
     }
 
     pub(crate) async fn start_session(&self) -> StartSessionOutput {
@@ -285,7 +298,7 @@ impl World {
         let node_id = self.nodes[node].clone();
         let (ours, theirs) = self.pair();
         let gateway = self.gateway.clone();
-        let call = call(node_caller(&node_id), "OpenControlChannel", from);
+        let call = call(self.node_caller(&node_id), "OpenControlChannel", from);
         let path = node_id.to_string();
         self.serving.spawn(async move {
             let socket = server_side(theirs).await;
@@ -296,7 +309,7 @@ impl World {
 
     pub(crate) async fn control_token(&self, node: usize) -> Secret {
         let node_id = &self.nodes[node];
-        let call = call(node_caller(node_id), "CreateControlChannel", "192.0.2.7");
+        let call = call(self.node_caller(node_id), "CreateControlChannel", "192.0.2.7");
         let input = CreateControlChannelInput {
             node_id: node_id.to_string(),
         };
@@ -360,7 +373,8 @@ impl World {
         let peer = Peer {
             source_ip: "192.0.2.9".into(),
             user_agent: None,
-            signed_by: signed.then(|| node_caller(&self.nodes[0])),
+            secure_transport: true,
+            signed_by: signed.then(|| self.node_caller(&self.nodes[0])),
         };
         self.serving.spawn(async move {
             let socket = server_side(theirs).await;
@@ -388,7 +402,7 @@ impl World {
 
     pub(crate) async fn node_token(&self, session_id: &SessionId) -> Secret {
         let call = call(
-            node_caller(&self.nodes[0]),
+            self.node_caller(&self.nodes[0]),
             "CreateDataChannel",
             "192.0.2.7",
         );
@@ -470,7 +484,7 @@ fn node_row(node_id: &NodeId, number: u8) -> Node {
         id: node_id.clone(),
         state: NodeState::Active,
         activation_id: ActivationId::new(Uuid::from_u128(1)),
-        iam_role: "Nodes".into(),
+        iam_role: "SortieNode".into(),
         name: None,
         registered: now(),
         source_ip: None,
@@ -484,21 +498,14 @@ fn node_row(node_id: &NodeId, number: u8) -> Node {
     }
 }
 
-fn node_caller(node_id: &NodeId) -> Caller {
-    Caller::Node(NodeCaller {
-        node_id: node_id.clone(),
-        iam_role: "Nodes".into(),
-        access_key_id: None,
-        issued: None,
-    })
-}
-
 fn call(caller: Caller, event_name: &'static str, source_ip: &str) -> Call {
     Call {
         request_id: Uuid::new_v4(),
         caller,
         source_ip: source_ip.into(),
         user_agent: None,
+        referer: None,
+        secure_transport: true,
         event_source: "ssm.amazonaws.com",
         event_name,
         read_only: false,

@@ -181,7 +181,7 @@ impl Pairing {
     }
 
     fn enrol(&mut self, mut setup: Setup, endpoint: &str) -> Result<()> {
-        let activation = ["ssm", "create-activation", "--iam-role", "Nodes"];
+        let activation = ["ssm", "create-activation", "--iam-role", "SortieNode"];
         let activation = self.aws(&activation)?;
         let word = |name: &str| activation[name].as_str().context("activation");
         let (id, code) = (word("ActivationId")?, word("ActivationCode")?);

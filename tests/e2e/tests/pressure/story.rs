@@ -74,7 +74,7 @@ impl Story {
     }
 
     fn activation(&self) -> Result<(String, String)> {
-        let activation = ["ssm", "create-activation", "--iam-role", "Nodes"];
+        let activation = ["ssm", "create-activation", "--iam-role", "SortieNode"];
         let activation = self.installation.aws(&self.aws, &activation)?;
         let word = |name: &str| {
             let word = activation[name].as_str().map(str::to_owned);
