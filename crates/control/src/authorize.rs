@@ -455,7 +455,9 @@ impl Ask {
     /// With these keys in place of what the request and its resources have.
     pub(crate) fn supposing(mut self, keys: &Keys) -> Self {
         let further = &mut self.further;
-        let resources = further.iter_mut().flat_map(|further| &mut further.resources);
+        let resources = further
+            .iter_mut()
+            .flat_map(|further| &mut further.resources);
         for resource in self.resources.iter_mut().chain(resources) {
             resource.keys = std::mem::take(&mut resource.keys).and(keys.clone());
         }
@@ -543,9 +545,8 @@ impl Question<'_> {
             return self.decide_on(decide, names, Resource::new("*"));
         };
         let own = asked.context();
-        let on = |arn: &Arn| {
-            self.decide_on(decide, names, Resource::with_context(arn.as_str(), &own))
-        };
+        let on =
+            |arn: &Arn| self.decide_on(decide, names, Resource::with_context(arn.as_str(), &own));
         let mut decision = on(&asked.arn);
         for alias in &asked.aliases {
             if decision.outcome == Outcome::ExplicitlyDenied {
@@ -755,16 +756,18 @@ pub(crate) enum Admitted {
     NotWithThisToken(&'static str),
 }
 
-pub(crate) fn admitted(caller: &Caller, rule: &OperationRule, acts_as: Option<&NodeId>) -> Admitted {
+pub(crate) fn admitted(
+    caller: &Caller,
+    rule: &OperationRule,
+    acts_as: Option<&NodeId>,
+) -> Admitted {
     let yes = |holds: bool, then: Admitted| if holds { then } else { Admitted::No };
     match (rule.access, caller) {
         (Access::Anyone, _) => Admitted::Yes,
         (Access::Authenticated, Caller::Node(_) | Caller::Role(_) | Caller::User(_)) => {
             Admitted::Yes
         }
-        (Access::Node, Caller::Node(node)) => {
-            yes(itself(node, acts_as), Admitted::IfPoliciesAllow)
-        }
+        (Access::Node, Caller::Node(node)) => yes(itself(node, acts_as), Admitted::IfPoliciesAllow),
         (Access::NodeKey, Caller::Node(node)) => {
             let by_key = node.access_key_id.is_none() && node.role.is_some();
             yes(by_key && itself(node, acts_as), Admitted::Yes)
@@ -793,9 +796,7 @@ fn limited_by_token(user: &UserCaller, rule: &OperationRule) -> Option<&'static 
         "iam" if session.mfa.is_none() => {
             Some("its session credentials were issued without multi-factor authentication")
         }
-        "sts" if rule.name != ASSUME_ROLE.name => {
-            Some("session credentials cannot be used for it")
-        }
+        "sts" if rule.name != ASSUME_ROLE.name => Some("session credentials cannot be used for it"),
         _ => None,
     }
 }
@@ -818,7 +819,10 @@ pub(crate) fn standing(names: &Names, directory: &Directory, caller: &Caller) ->
             Some(Standing {
                 principal: Principal::user(arn.as_str(), row.unique_id.as_str()),
                 policies: directory.policies_of_user(row),
-                session: user.session.as_ref().and_then(|s| session_policies(directory, s)),
+                session: user
+                    .session
+                    .as_ref()
+                    .and_then(|s| session_policies(directory, s)),
             })
         }
         Caller::Role(role) => {
@@ -860,7 +864,10 @@ fn session_policies(directory: &Directory, session: &TemporarySession) -> Option
     if session.policies.is_empty() && session.policy_arns.is_empty() {
         return None;
     }
-    let inline = session.policies.iter().map(|text| (None, Some(text.as_str())));
+    let inline = session
+        .policies
+        .iter()
+        .map(|text| (None, Some(text.as_str())));
     let managed = session.policy_arns.iter();
     let managed = managed.map(|arn| (Some(arn.to_string()), directory.managed_document(arn)));
     let read = |(arn, text): (Option<String>, Option<&str>)| {
@@ -872,4 +879,169 @@ fn session_policies(directory: &Directory, session: &TemporarySession) -> Option
     };
     let read: Option<Vec<NamedPolicy>> = inline.chain(managed).map(read).collect();
     Some(read.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use sortie_ports::{Grants, User};
+    use sortie_types::{AccessKeyId, Timestamp, UniqueId, UniqueIdKind};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(0);
+
+    fn user(session: Option<TemporarySession>) -> Caller {
+        Caller::User(Box::new(UserCaller {
+            user: User {
+                unique_id: UniqueId::from_random(UniqueIdKind::User, [1; 17]),
+                name: "alice".parse().unwrap(),
+                path: "/ops/".into(),
+                created: NOW,
+                grants: Grants::default(),
+                groups: Vec::new(),
+                permissions_boundary: None,
+                tags: Vec::new(),
+                login_profile: None,
+            },
+            access_key_id: AccessKeyId::long_lived([1; 16]),
+            session,
+        }))
+    }
+
+    fn role() -> Role {
+        Role {
+            unique_id: UniqueId::from_random(UniqueIdKind::Role, [2; 17]),
+            name: "Nodes".into(),
+            path: "/".into(),
+            created: NOW,
+            description: None,
+            grants: Grants::default(),
+            trust_policy: String::new(),
+            max_session_seconds: 3600,
+            permissions_boundary: None,
+            tags: Vec::new(),
+        }
+    }
+
+    fn node(byte: u8, key: bool, role: Option<Role>) -> Caller {
+        Caller::Node(Box::new(NodeCaller {
+            node_id: NodeId::from_random([byte; 9]),
+            iam_role: "Nodes".into(),
+            role,
+            access_key_id: (!key).then(|| AccessKeyId::temporary([1; 16])),
+            issued: None,
+        }))
+    }
+
+    fn session(mfa: bool, key: bool) -> TemporarySession {
+        TemporarySession {
+            mfa: mfa.then_some(NOW),
+            issuing_key: key.then(|| AccessKeyId::long_lived([1; 16])),
+            ..TemporarySession::new(NOW, NOW)
+        }
+    }
+
+    #[test]
+    fn the_whole_table_against_every_kind_of_caller() {
+        use Access::{Anyone, Authenticated};
+        use Admitted::{IfPoliciesAllow, No, Yes};
+        let own = NodeId::from_random([1; 9]);
+        let nobody = Caller::Anonymous { access_key: None };
+        let (by_key, by_token) = (node(1, true, Some(role())), node(1, false, Some(role())));
+        for rule in OPERATIONS {
+            let name = rule.name;
+            let may = |caller: &Caller| admitted(caller, rule, Some(&own));
+            // Nobody, a user, the node by its key and by its credentials, and another node.
+            let expected = match rule.access {
+                Anyone => [Yes, Yes, Yes, Yes, Yes],
+                Authenticated => [No, Yes, Yes, Yes, Yes],
+                Access::Node => [No, No, IfPoliciesAllow, IfPoliciesAllow, No],
+                Access::NodeKey => [No, No, Yes, No, No],
+                Access::User => [No, IfPoliciesAllow, No, IfPoliciesAllow, IfPoliciesAllow],
+            };
+            let other = node(2, false, Some(role()));
+            let callers = [&nobody, &user(None), &by_key, &by_token, &other];
+            assert_eq!(callers.map(may), expected, "{name}");
+            if rule.access == Access::NodeKey {
+                assert_eq!(may(&node(1, true, None)), No, "{name} without a role");
+            }
+        }
+    }
+
+    #[test]
+    fn session_tokens_of_users_are_good_for_little_of_iam_and_sts() {
+        let limited = |rule: &OperationRule, session: TemporarySession| {
+            let admitted = admitted(&user(Some(session)), rule, None);
+            matches!(admitted, Admitted::NotWithThisToken(_))
+        };
+        let iam = operation_rule("iam", "ListUsers").unwrap();
+        assert!(limited(iam, session(false, true)));
+        assert!(!limited(iam, session(true, true)));
+        assert!(
+            !limited(iam, session(false, false)),
+            "signed in with a password"
+        );
+        assert!(!limited(&ASSUME_ROLE, session(false, true)));
+        assert!(!limited(&START_SESSION, session(false, true)));
+    }
+
+    #[test]
+    fn no_operation_stands_twice_in_the_table() {
+        for (index, rule) in OPERATIONS.iter().enumerate() {
+            let first = OPERATIONS.iter().position(|other| other.name == rule.name);
+            assert_eq!(first, Some(index), "{}", rule.name);
+            assert_eq!(operation_rule(rule.service, rule.name), Some(rule));
+        }
+    }
+
+    #[test]
+    fn a_resource_with_two_names_is_allowed_under_either_and_denied_under_none() {
+        let names = Names {
+            account: "111122223333".parse().unwrap(),
+            region: "local-1".parse().unwrap(),
+        };
+        let asked = AskedResource::new(names.session("carol-1")).alias(names.session("AIDA-1"));
+        let decide = |statements: &str| {
+            let text = format!(r#"{{"Version": "2012-10-17", "Statement": [{statements}]}}"#);
+            let policies = [NamedPolicy {
+                source: PolicySource::Unnamed { position: 1 },
+                policy: Arc::new(Policy::parse(&text, PolicyKind::Identity).unwrap()),
+            }];
+            let question = Question {
+                principal: &Principal::user("arn:aws:iam::111122223333:user/carol", "AIDA"),
+                policies: Policies {
+                    identity: &policies,
+                    ..Policies::default()
+                },
+                action: "ssm:TerminateSession",
+                resource: Some(&asked),
+                context: &Context::new(),
+            };
+            let refusal = question.refusal(&names);
+            (
+                question.decide(&names),
+                refusal.map(|(_, denied)| denied.message),
+            )
+        };
+        let on = |effect: &str, id: &str| {
+            format!(
+                r#"{{"Effect": "{effect}", "Action": "ssm:*", "Resource": "arn:aws:ssm:*:*:session/{id}-*"}}"#
+            )
+        };
+        assert_eq!(decide(&on("Allow", "carol")), (Outcome::Allowed, None));
+        assert_eq!(decide(&on("Allow", "AIDA")), (Outcome::Allowed, None));
+        assert_eq!(decide(&on("Allow", "dave")).0, Outcome::ImplicitlyDenied);
+        for denied in ["carol", "AIDA"] {
+            let both = format!("{}, {}", on("Allow", "*"), on("Deny", denied));
+            let (outcome, message) = decide(&both);
+            assert_eq!(outcome, Outcome::ExplicitlyDenied, "{denied}");
+            assert_eq!(
+                message.unwrap(),
+                "User: arn:aws:iam::111122223333:user/carol is not authorized to perform: \
+                 ssm:TerminateSession on resource: \
+                 arn:aws:ssm:local-1:111122223333:session/carol-1 \
+                 with an explicit deny in an identity-based policy"
+            );
+        }
+    }
 }

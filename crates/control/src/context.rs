@@ -48,12 +48,18 @@ impl Keys {
 
     /// With the tags that a request carries: `aws:RequestTag/K` and `aws:TagKeys`.
     pub(crate) fn request_tags(self, tags: &[Tag]) -> Self {
-        self.put_request_tags(tags.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())))
+        self.put_request_tags(
+            tags.iter()
+                .map(|tag| (tag.key.as_str(), tag.value.as_str())),
+        )
     }
 
     /// The same for tags as they were given, which may break the rules of tags.
     pub(crate) fn request_tag_texts(self, tags: &[(String, String)]) -> Self {
-        self.put_request_tags(tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+        self.put_request_tags(
+            tags.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+        )
     }
 
     fn put_request_tags<'a>(

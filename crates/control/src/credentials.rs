@@ -188,8 +188,7 @@ mod tests {
         session.source_identity = Some("carol@example".into());
         let made = TemporaryCredentials::mint(role_holder(), session.clone()).unwrap();
         let token = made.session_token(&sealer(1)).unwrap();
-        let opened =
-            TemporaryCredentials::open(&sealer(1), &made.access_key_id, &token).unwrap();
+        let opened = TemporaryCredentials::open(&sealer(1), &made.access_key_id, &token).unwrap();
         assert_eq!(opened.holder, role_holder());
         assert_eq!(opened.session, session);
         assert_eq!(opened.secret.expose(), made.secret.expose());
@@ -207,10 +206,18 @@ mod tests {
             let text = sealer(1).seal_text(key.as_str().as_bytes(), plain.as_bytes());
             Secret::new(text.unwrap())
         };
-        let first = json!({"n": node_id, "r": "Nodes", "k": key, "s": "x", "i": ISSUED, "e": EXPIRES});
+        let first =
+            json!({"n": node_id, "r": "Nodes", "k": key, "s": "x", "i": ISSUED, "e": EXPIRES});
         let opened = TemporaryCredentials::open(&sealer(1), &key, &seal(first.clone())).unwrap();
         let iam_role = "Nodes".to_owned();
-        assert_eq!(opened.holder, Holder::Node { node_id, iam_role, role: None });
+        assert_eq!(
+            opened.holder,
+            Holder::Node {
+                node_id,
+                iam_role,
+                role: None
+            }
+        );
         assert_eq!(opened.session, TemporarySession::new(ISSUED, EXPIRES));
         let mut newer = first;
         newer["v"] = 3.into();

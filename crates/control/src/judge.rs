@@ -77,7 +77,9 @@ impl Circumstances {
     pub(crate) fn of(call: &Call) -> Option<Self> {
         let (holder, access_key_id) = holder_of(&call.caller)?;
         let session = match &call.caller {
-            Caller::Node(node) => node.issued.map(|issued| TemporarySession::new(issued, issued)),
+            Caller::Node(node) => node
+                .issued
+                .map(|issued| TemporarySession::new(issued, issued)),
             caller => temporary_session(caller).cloned(),
         };
         Some(Self {
@@ -105,25 +107,29 @@ impl Circumstances {
     }
 
     /// Who started the session, as they are now; the reason when they are gone, or their key is.
-    pub(crate) fn caller(&self, directory: &Directory, session: &Session) -> Result<Caller, String> {
+    pub(crate) fn caller(
+        &self,
+        directory: &Directory,
+        session: &Session,
+    ) -> Result<Caller, String> {
         let owner = session.owner_unique_id.clone();
         let holder = self.holder.clone().unwrap_or(Holder::User { user: owner });
         let key = &self.access_key_id;
-        caller_of(directory, holder, key.clone(), self.session.clone()).map_err(|_| {
-            match directory.user_by_id(&session.owner_unique_id) {
-                Some(_) => format!(
-                    "Your session was ended because the credentials that it was started with \
+        caller_of(directory, holder, key.clone(), self.session.clone()).map_err(|_| match directory
+            .user_by_id(&session.owner_unique_id)
+        {
+            Some(_) => format!(
+                "Your session was ended because the credentials that it was started with \
                      ({key}) are not good any more."
-                ),
-                None if directory.role_by_id(&session.owner_unique_id).is_some() => format!(
-                    "Your session was ended because the role session that it was started with \
+            ),
+            None if directory.role_by_id(&session.owner_unique_id).is_some() => format!(
+                "Your session was ended because the role session that it was started with \
                      ({key}) is not good any more."
-                ),
-                None => format!(
-                    "Your session was ended because {} does not exist any more.",
-                    session.owner
-                ),
-            }
+            ),
+            None => format!(
+                "Your session was ended because {} does not exist any more.",
+                session.owner
+            ),
         })
     }
 

@@ -13,7 +13,9 @@ use sortie_types::{AccessKeyId, Arn, Secret, Tag, Timestamp, UniqueId};
 use crate::{
     Control,
     authorize::{self, Ask, AskedResource, Denied, OperationRule},
-    call::{Call, Caller, InternalError, Recorded, TemporarySession, UserCaller, internal, refusable},
+    call::{
+        Call, Caller, InternalError, Recorded, TemporarySession, UserCaller, internal, refusable,
+    },
     context::{Keys, temporary_session},
     credentials::{Holder, TemporaryCredentials},
     directory::Directory,
@@ -260,7 +262,14 @@ impl Control {
             input.token_code.as_ref(),
         )?;
         let role = self.role_at(directory, &arn);
-        let ask = self.assume_ask(directory, role, &arn, input, &tags, source_identity.as_deref());
+        let ask = self.assume_ask(
+            directory,
+            role,
+            &arn,
+            input,
+            &tags,
+            source_identity.as_deref(),
+        );
         let ask = if code.is_some() {
             ask.key("aws:MultiFactorAuthPresent", "true")
                 .key("aws:MultiFactorAuthAge", "0")
@@ -379,7 +388,10 @@ impl Control {
             source: &call.source_ip,
             now: call.now,
         };
-        let checked = self.inner.secrets.check_code(&attempt, device, code.expose());
+        let checked = self
+            .inner
+            .secrets
+            .check_code(&attempt, device, code.expose());
         checked.map(Some).map_err(|refused| match refused {
             Refused::Internal(error) => CodeError::Internal(error),
             Refused::Throttled => CodeError::Throttled,
@@ -466,7 +478,9 @@ fn valid(input: &AssumeRoleInput) -> Result<Arn, AssumeRoleError> {
             .map_err(|error| AssumeRoleError::MalformedPolicyDocument(error.to_string()))?;
     }
     if input.policy_arns.len() > SESSION_POLICIES {
-        return invalid(format!("at most {SESSION_POLICIES} session policies can be given"));
+        return invalid(format!(
+            "at most {SESSION_POLICIES} session policies can be given"
+        ));
     }
     Ok(arn)
 }
@@ -488,14 +502,21 @@ fn session_tags(caller: &Caller, input: &AssumeRoleInput) -> Result<Vec<Tag>, As
         )));
     }
     for inherited in inherited_tags(caller) {
-        if tags.iter().any(|tag| tag.key.eq_ignore_ascii_case(&inherited.key)) {
+        if tags
+            .iter()
+            .any(|tag| tag.key.eq_ignore_ascii_case(&inherited.key))
+        {
             let key = &inherited.key;
-            return Err(invalid(format!("The transitive tag {key} cannot be overridden")));
+            return Err(invalid(format!(
+                "The transitive tag {key} cannot be overridden"
+            )));
         }
         tags.push(inherited.clone());
     }
     if tags.len() > TAG_LIMIT {
-        return Err(invalid(format!("a session can have at most {TAG_LIMIT} tags")));
+        return Err(invalid(format!(
+            "a session can have at most {TAG_LIMIT} tags"
+        )));
     }
     Ok(tags)
 }
@@ -510,7 +531,9 @@ fn inherited_tags(caller: &Caller) -> impl Iterator<Item = &Tag> {
 
 fn transitive_keys(caller: &Caller, input: &AssumeRoleInput) -> Vec<String> {
     let inherited = inherited_tags(caller).map(|tag| tag.key.clone());
-    inherited.chain(input.transitive_tag_keys.iter().cloned()).collect()
+    inherited
+        .chain(input.transitive_tag_keys.iter().cloned())
+        .collect()
 }
 
 /// Who is behind the session: said once, it cannot be changed.
@@ -524,11 +547,9 @@ fn source_identity(
             "the source identity of a session cannot be changed".to_owned(),
         )),
         (Some(set), _) => Ok(Some(set.clone())),
-        (None, Some(given)) if given.to_ascii_lowercase().starts_with("aws:") => {
-            Err(AssumeRoleError::InvalidInput(
-                "a source identity must not start with aws:".to_owned(),
-            ))
-        }
+        (None, Some(given)) if given.to_ascii_lowercase().starts_with("aws:") => Err(
+            AssumeRoleError::InvalidInput("a source identity must not start with aws:".to_owned()),
+        ),
         (None, given) => Ok(given.clone()),
     }
 }
@@ -588,14 +609,22 @@ fn beginning(caller: &Caller) -> (Option<AccessKeyId>, Option<UniqueId>) {
 }
 
 fn after(now: Timestamp, seconds: i64) -> Timestamp {
-    now.plus(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
+    now.plus(Duration::from_secs(
+        u64::try_from(seconds).unwrap_or_default(),
+    ))
 }
 
 /// How much of the room for them session policies and tags take.
 fn packed_percent(session: &TemporarySession) -> i64 {
-    let policies = session.policies.iter().map(|text| sortie_iam::document_size(text));
+    let policies = session
+        .policies
+        .iter()
+        .map(|text| sortie_iam::document_size(text));
     let arns = session.policy_arns.iter().map(|arn| arn.as_str().len());
-    let tags = session.tags.iter().map(|tag| tag.key.len() + tag.value.len());
+    let tags = session
+        .tags
+        .iter()
+        .map(|tag| tag.key.len() + tag.value.len());
     let size: usize = policies.chain(arns).chain(tags).sum();
     i64::try_from((size * 100).div_ceil(PACKED_LIMIT)).unwrap_or(i64::MAX)
 }
@@ -651,7 +680,12 @@ mod tests {
         for id in ["AIDAAAAAAAAAAAAAAAAAA", "AROA234567ABCDEFGHIJK"] {
             assert!(is_unique_id(id), "{id}");
         }
-        for name in ["AIDA", "alice", "AIDAAAAAAAAAAAAAAAAAAA", "aidaaaaaaaaaaaaaaaaaa"] {
+        for name in [
+            "AIDA",
+            "alice",
+            "AIDAAAAAAAAAAAAAAAAAAA",
+            "aidaaaaaaaaaaaaaaaaaa",
+        ] {
             assert!(!is_unique_id(name), "{name}");
         }
     }

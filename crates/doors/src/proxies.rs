@@ -57,9 +57,11 @@ impl Network {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                same(u128::from(own.to_bits()), u128::from(other.to_bits()), 32 - self.length)
-            }
+            (IpAddr::V4(own), IpAddr::V4(other)) => same(
+                u128::from(own.to_bits()),
+                u128::from(other.to_bits()),
+                32 - self.length,
+            ),
             (IpAddr::V6(own), IpAddr::V6(other)) => {
                 same(own.to_bits(), other.to_bits(), 128 - self.length)
             }
@@ -169,9 +171,21 @@ mod tests {
         ];
         for (network, address, holds) in cases {
             let network: Network = network.parse().unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), holds, "{network} {address}");
+            assert_eq!(
+                network.contains(address.parse().unwrap()),
+                holds,
+                "{network} {address}"
+            );
         }
-        for text in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "a/8", "10.0.0.0/", "10.0.0.0/-1"] {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "a/8",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+        ] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }
@@ -186,14 +200,26 @@ mod tests {
         // What the client itself sent stands in front of what the proxy saw.
         let forged = "127.0.0.1, 203.0.113.9";
         assert_eq!(from("10.0.0.1", &[forged], proxy), "203.0.113.9");
-        assert_eq!(from("10.0.0.1", &["127.0.0.1", "203.0.113.9"], proxy), "203.0.113.9");
+        assert_eq!(
+            from("10.0.0.1", &["127.0.0.1", "203.0.113.9"], proxy),
+            "203.0.113.9"
+        );
         // Through two proxies.
         let two = "198.51.100.7, 203.0.113.9, 10.0.0.2";
         assert_eq!(from("10.0.0.1", &[two], proxy), "203.0.113.9");
         // Nothing behind what cannot be read is believed.
-        assert_eq!(from("10.0.0.1", &["203.0.113.9, unknown"], proxy), "10.0.0.1");
-        assert_eq!(from("10.0.0.1", &["203.0.113.9:4711"], proxy), "203.0.113.9");
-        assert_eq!(from("10.0.0.1", &["[2001:db8::1]:443"], proxy), "2001:db8::1");
+        assert_eq!(
+            from("10.0.0.1", &["203.0.113.9, unknown"], proxy),
+            "10.0.0.1"
+        );
+        assert_eq!(
+            from("10.0.0.1", &["203.0.113.9:4711"], proxy),
+            "203.0.113.9"
+        );
+        assert_eq!(
+            from("10.0.0.1", &["[2001:db8::1]:443"], proxy),
+            "2001:db8::1"
+        );
         assert_eq!(from("10.0.0.1", &["[2001:db8::1]"], proxy), "2001:db8::1");
     }
 

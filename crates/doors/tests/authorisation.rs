@@ -20,8 +20,7 @@ use sortie_doors::{OperationEntry, operations};
 use sortie_wire::{Protocol, Service, sigv4::Credentials};
 
 const NODE: &str = "mi-0123456789abcdef0";
-const DOCUMENT: &str =
-    r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ssm:List*","Resource":"*"}}"#;
+const DOCUMENT: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ssm:List*","Resource":"*"}}"#;
 const TRUST: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"ssm.amazonaws.com"},"Action":"sts:AssumeRole"}}"#;
 
 /// The input of a call of a JSON service.
@@ -67,12 +66,17 @@ fn query_input(entry: &OperationEntry, account: &str) -> Vec<(String, String)> {
     {
         input.push(("PolicyArn", arn("policy")));
     }
-    if name.contains("PolicyVersion") && !["CreatePolicyVersion", "ListPolicyVersions"].contains(&name) {
+    if name.contains("PolicyVersion")
+        && !["CreatePolicyVersion", "ListPolicyVersions"].contains(&name)
+    {
         input.push(("VersionId", "v1".into()));
     }
     for kind in ["User", "Group", "Role"] {
         let whose = name.contains(kind)
-            && !matches!(name, "ListUsers" | "ListGroups" | "ListRoles" | "ListGroupsForUser" | "AssumeRole");
+            && !matches!(
+                name,
+                "ListUsers" | "ListGroups" | "ListRoles" | "ListGroupsForUser" | "AssumeRole"
+            );
         if whose {
             let parameter = match kind {
                 "User" => "UserName",
@@ -83,34 +87,60 @@ fn query_input(entry: &OperationEntry, account: &str) -> Vec<(String, String)> {
         }
     }
     let of_user = [
-        "AccessKey", "AccessKeys", "LoginProfile", "MFADevice", "MFADevices", "SSHPublicKeys",
-        "SigningCertificates", "ServiceSpecificCredentials", "GroupsForUser",
+        "AccessKey",
+        "AccessKeys",
+        "LoginProfile",
+        "MFADevice",
+        "MFADevices",
+        "SSHPublicKeys",
+        "SigningCertificates",
+        "ServiceSpecificCredentials",
+        "GroupsForUser",
     ];
     if of_user.iter().any(|suffix| name.ends_with(suffix)) && !name.contains("Virtual") {
         input.push(("UserName", "absent".into()));
     }
-    let inline = ["PutUserPolicy", "PutGroupPolicy", "PutRolePolicy", "GetUserPolicy",
-        "GetGroupPolicy", "GetRolePolicy", "DeleteUserPolicy", "DeleteGroupPolicy", "DeleteRolePolicy"];
+    let inline = [
+        "PutUserPolicy",
+        "PutGroupPolicy",
+        "PutRolePolicy",
+        "GetUserPolicy",
+        "GetGroupPolicy",
+        "GetRolePolicy",
+        "DeleteUserPolicy",
+        "DeleteGroupPolicy",
+        "DeleteRolePolicy",
+    ];
     if inline.contains(&name) || name == "CreatePolicy" {
         input.push(("PolicyName", "own".into()));
     }
     let more: &[(&str, &str)] = match name {
-        "PutUserPolicy" | "PutGroupPolicy" | "PutRolePolicy" | "CreatePolicy"
+        "PutUserPolicy"
+        | "PutGroupPolicy"
+        | "PutRolePolicy"
+        | "CreatePolicy"
         | "CreatePolicyVersion" => &[("PolicyDocument", DOCUMENT)],
         "CreateRole" => &[("AssumeRolePolicyDocument", TRUST)],
         "UpdateAssumeRolePolicy" => &[("PolicyDocument", TRUST)],
         "UpdateRoleDescription" => &[("Description", "d")],
-        "UpdateAccessKey" => &[("AccessKeyId", "AKIAAAAAAAAAAAAAAAAA"), ("Status", "Active")],
+        "UpdateAccessKey" => &[
+            ("AccessKeyId", "AKIAAAAAAAAAAAAAAAAA"),
+            ("Status", "Active"),
+        ],
         "DeleteAccessKey" | "GetAccessKeyLastUsed" => &[("AccessKeyId", "AKIAAAAAAAAAAAAAAAAA")],
         "CreateLoginProfile" => &[("Password", "correct horse battery 1")],
-        "ChangePassword" => &[("OldPassword", "a"), ("NewPassword", "correct horse battery 1")],
+        "ChangePassword" => &[
+            ("OldPassword", "a"),
+            ("NewPassword", "correct horse battery 1"),
+        ],
         "TagUser" | "TagRole" | "TagPolicy" => {
             &[("Tags.member.1.Key", "a"), ("Tags.member.1.Value", "b")]
         }
         "UntagUser" | "UntagRole" | "UntagPolicy" => &[("TagKeys.member.1", "a")],
-        "EnableMFADevice" | "ResyncMFADevice" => {
-            &[("AuthenticationCode1", "000000"), ("AuthenticationCode2", "000001")]
-        }
+        "EnableMFADevice" | "ResyncMFADevice" => &[
+            ("AuthenticationCode1", "000000"),
+            ("AuthenticationCode2", "000001"),
+        ],
         "CreateVirtualMFADevice" => &[("VirtualMFADeviceName", "absent")],
         "SimulateCustomPolicy" => &[
             ("PolicyInputList.member.1", DOCUMENT),
@@ -121,12 +151,20 @@ fn query_input(entry: &OperationEntry, account: &str) -> Vec<(String, String)> {
         _ => &[],
     };
     input.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
-    if matches!(name, "DeactivateMFADevice" | "DeleteVirtualMFADevice" | "EnableMFADevice"
-        | "ResyncMFADevice" | "GetMFADevice")
-    {
+    if matches!(
+        name,
+        "DeactivateMFADevice"
+            | "DeleteVirtualMFADevice"
+            | "EnableMFADevice"
+            | "ResyncMFADevice"
+            | "GetMFADevice"
+    ) {
         input.push(("SerialNumber", arn("mfa")));
     }
-    if matches!(name, "SimulatePrincipalPolicy" | "GetContextKeysForPrincipalPolicy") {
+    if matches!(
+        name,
+        "SimulatePrincipalPolicy" | "GetContextKeysForPrincipalPolicy"
+    ) {
         input.push(("PolicySourceArn", arn("user")));
     }
     if name.starts_with("Put") && name.ends_with("PermissionsBoundary") {
@@ -139,7 +177,10 @@ fn query_input(entry: &OperationEntry, account: &str) -> Vec<(String, String)> {
     }
     let mut seen = HashMap::new();
     input.retain(|(key, _)| seen.insert((*key).to_owned(), ()).is_none());
-    input.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    input
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 /// Actions that must be allowed besides the operation's own.
@@ -186,8 +227,11 @@ impl Walk {
         };
         let iam = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
         let admin = walk.world.admin.clone();
-        walk.iam("CreateUser", &iam("UserName", "walker"), &admin).await;
-        let key = walk.iam("CreateAccessKey", &iam("UserName", "walker"), &admin).await;
+        walk.iam("CreateUser", &iam("UserName", "walker"), &admin)
+            .await;
+        let key = walk
+            .iam("CreateAccessKey", &iam("UserName", "walker"), &admin)
+            .await;
         let part = |name: &str| {
             let text = key.text();
             let (start, end) = (format!("<{name}>"), format!("</{name}>"));
@@ -215,7 +259,11 @@ impl Walk {
     }
 
     async fn iam(&self, action: &str, input: &[(String, String)], by: &Credentials) -> Answer {
-        let answer = self.query(Service::Iam, action, input).signed(by, "iam").send().await;
+        let answer = self
+            .query(Service::Iam, action, input)
+            .signed(by, "iam")
+            .send()
+            .await;
         assert_eq!(answer.status, 200, "{action}: {}", answer.text());
         answer
     }
@@ -239,14 +287,18 @@ impl Walk {
                     Service::CloudTrail => "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101",
                     _ => "AmazonSSM",
                 };
-                self.world.json(&format!("{prefix}.{}", entry.name), &json_input(entry.name))
+                self.world
+                    .json(&format!("{prefix}.{}", entry.name), &json_input(entry.name))
             }
         }
     }
 
     async fn call(&self, entry: &OperationEntry) -> Answer {
         let draft = self.draft(entry);
-        draft.signed(&self.walker, entry.service.signing_name()).send().await
+        draft
+            .signed(&self.walker, entry.service.signing_name())
+            .send()
+            .await
     }
 
     /// Gives the walker these statements and nothing else.
@@ -272,7 +324,12 @@ impl Walk {
             Protocol::Query => (403, "AccessDenied"),
             _ => (400, "AccessDeniedException"),
         };
-        assert_eq!((status, code.as_str()), expected, "{name}: {}", answer.text());
+        assert_eq!(
+            (status, code.as_str()),
+            expected,
+            "{name}: {}",
+            answer.text()
+        );
         let text = answer.text().replace("&quot;", "\"");
         let beginning = format!(
             "User: arn:aws:iam::{}:user/walker is not authorized to perform: {action} ",
@@ -296,9 +353,13 @@ async fn every_operation_needs_its_action_and_no_other() {
 
         let unsigned = walk.draft(entry).send().await;
         let (_, code) = unsigned.error();
-        assert!(code.starts_with("MissingAuthenticationToken"), "{own}: {code}");
+        assert!(
+            code.starts_with("MissingAuthenticationToken"),
+            "{own}: {code}"
+        );
 
-        walk.may(json!([{"Effect": "Allow", "Action": "none:None", "Resource": "*"}])).await;
+        walk.may(json!([{"Effect": "Allow", "Action": "none:None", "Resource": "*"}]))
+            .await;
         let missing = format!("because no identity-based policy allows the {own} action");
         let answer = walk.call(entry).await;
         walk.assert_denied(entry, &answer, &own, &missing);
@@ -306,7 +367,8 @@ async fn every_operation_needs_its_action_and_no_other() {
         assert_eq!(record["errorCode"], "AccessDenied", "{own}");
 
         for lacking in &needed {
-            walk.may(json!([{"Effect": "Allow", "NotAction": lacking, "Resource": "*"}])).await;
+            walk.may(json!([{"Effect": "Allow", "NotAction": lacking, "Resource": "*"}]))
+                .await;
             let missing = format!("because no identity-based policy allows the {lacking} action");
             walk.assert_denied(entry, &walk.call(entry).await, lacking, &missing);
         }
@@ -318,7 +380,8 @@ async fn every_operation_needs_its_action_and_no_other() {
         let denied = "with an explicit deny in an identity-based policy";
         walk.assert_denied(entry, &walk.call(entry).await, &own, denied);
 
-        walk.may(json!([{"Effect": "Allow", "Action": needed, "Resource": "*"}])).await;
+        walk.may(json!([{"Effect": "Allow", "Action": needed, "Resource": "*"}]))
+            .await;
         let allowed = walk.call(entry).await;
         let text = allowed.text();
         assert!(allowed.status < 500, "{own}: {text}");
@@ -330,7 +393,11 @@ async fn every_operation_needs_its_action_and_no_other() {
         }
         let record = walk.world.record_of(&allowed).await;
         assert_eq!(record["eventName"], entry.name);
-        assert_eq!(record["errorCode"].is_null(), allowed.status == 200, "{own}");
+        assert_eq!(
+            record["errorCode"].is_null(),
+            allowed.status == 200,
+            "{own}"
+        );
     }
     assert!(walked > 90, "{walked} operations are walked");
 }

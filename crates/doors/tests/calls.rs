@@ -126,7 +126,7 @@ async fn unknown_operations_and_services_are_told_so_in_their_own_form() {
             .header("content-type", "application/x-www-form-urlencoded");
         draft.body(body)
     };
-    let iam = form("Action=ListUsers&Version=2010-05-08")
+    let iam = form("Action=ListSAMLProviders&Version=2010-05-08")
         .signed(admin, "iam")
         .send()
         .await;

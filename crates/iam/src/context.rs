@@ -11,6 +11,8 @@ use crate::{template::Variable, value::Instant, word};
 pub struct Context {
     /// Sorted by key, and by name where names differ in case alone.
     entries: Vec<Entry>,
+    /// The hash of each entry's key, close together: this is what every condition searches.
+    hashes: Vec<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +113,10 @@ impl Context {
                     *old = entry;
                 }
             }
-            Err(at) => self.entries.insert(at, entry),
+            Err(at) => {
+                self.hashes.insert(at, entry.key.hash);
+                self.entries.insert(at, entry);
+            }
         }
     }
 
@@ -119,6 +124,7 @@ impl Context {
     pub fn remove(&mut self, key: &str) {
         let key = Key::new(key);
         self.entries.retain(|entry| !entry.key.is(&key));
+        self.hashes = self.entries.iter().map(|entry| entry.key.hash).collect();
     }
 
     /// The values of a key: of the one written the same way, else of the first that differs in case.
@@ -136,9 +142,10 @@ impl Context {
     }
 
     fn entries(&self, key: &Key) -> &[Entry] {
-        let start = self
-            .entries
-            .partition_point(|entry| entry.key.hash < key.hash);
+        let start = self.hashes.partition_point(|hash| *hash < key.hash);
+        if self.hashes.get(start) != Some(&key.hash) {
+            return &[];
+        }
         let mut rest = self.entries.get(start..).unwrap_or_default();
         // Other keys of the same hash, should there ever be any.
         while let [first, others @ ..] = rest

@@ -318,7 +318,7 @@ fn parse_action(text: &str, place: Place) -> Result<ActionPattern, PolicyError> 
     }
     let service = Word::new(service);
     if name.contains(['*', '?']) {
-        let name = Pattern::parse(name);
+        let name = Box::new(Pattern::parse(name));
         return Ok(ActionPattern::Of { service, name });
     }
     let name = Word::new(name);

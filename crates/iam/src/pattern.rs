@@ -31,6 +31,8 @@ enum Kind {
     Exact(Box<str>),
     /// Literal text, then one `*`.
     Prefix(Box<str>),
+    /// One `*`, then literal text.
+    Suffix(Box<str>),
     /// `?` but no `*`.
     Fixed(Piece),
     /// Pieces with a `*` between each two.
@@ -108,6 +110,7 @@ impl Pattern {
             Kind::Any => true,
             Kind::Exact(exact) => **exact == *text,
             Kind::Prefix(prefix) => text.starts_with(&**prefix),
+            Kind::Suffix(suffix) => text.ends_with(&**suffix),
             Kind::Fixed(piece) => strip_front(piece, text).is_some_and(str::is_empty),
             Kind::Starred {
                 first,
@@ -148,6 +151,7 @@ impl Kind {
         match (&*first, &*middle, &*last) {
             ([], [], []) => Self::Any,
             ([Item::Literal(text)], [], []) => Self::Prefix(text.as_str().into()),
+            ([], [], [Item::Literal(text)]) => Self::Suffix(text.as_str().into()),
             _ => Self::Starred {
                 first,
                 middle,

@@ -239,8 +239,15 @@ pub(crate) struct Actions {
 #[derive(Clone, Debug)]
 pub(crate) enum ActionPattern {
     Everything,
-    Exact { service: Word, name: Word },
-    Of { service: Word, name: Pattern },
+    Exact {
+        service: Word,
+        name: Word,
+    },
+    /// Boxed, so that the far more common whole actions lie close together.
+    Of {
+        service: Word,
+        name: Box<Pattern>,
+    },
 }
 
 /// `Resource` or `NotResource`.

@@ -36,7 +36,9 @@ pub(crate) fn may_start() -> [Value; 1] {
 pub(crate) async fn grant(world: &World, holder: &Holder, name: &str, statements: &[Value]) {
     let call = world.admin("PutUserPolicy");
     let document = policy(statements);
-    let put = world.control.put_inline_policy(&call, holder, name, &document);
+    let put = world
+        .control
+        .put_inline_policy(&call, holder, name, &document);
     put.await.unwrap();
 }
 
@@ -56,7 +58,9 @@ pub(crate) async fn person(world: &World, name: &str, statements: &[Value]) -> C
         grant(world, &user(name), "own", statements).await;
     }
     let call = world.admin("CreateAccessKey");
-    let key = world.control.create_access_key(&call, Some(name.to_owned()));
+    let key = world
+        .control
+        .create_access_key(&call, Some(name.to_owned()));
     let key = key.await.unwrap().into_inner();
     let known = world.control.look_up_key(key.id.as_str(), None, START);
     known.await.unwrap().caller
@@ -148,13 +152,20 @@ async fn nodes_are_allowed_by_their_tags_of_now() {
         });
         let statements = [tagged, allow("ssm:StartSession", document)];
         let caller = person(&world, &name, &statements).await;
-        let Caller::User(before) = &caller else { panic!() };
+        let Caller::User(before) = &caller else {
+            panic!()
+        };
         let team = vec![("Team".to_owned(), "red".to_owned())];
         let tag_user = world.admin("TagUser");
         let done = world.control.tag_user(&tag_user, &name, &team).await;
         done.unwrap();
         let key = before.access_key_id.as_str();
-        let caller = world.control.look_up_key(key, None, START).await.unwrap().caller;
+        let caller = world
+            .control
+            .look_up_key(key, None, START)
+            .await
+            .unwrap()
+            .caller;
         tag(&world, &one, "Team", "red").await;
         tag(&world, &two, "Team", "blue").await;
         assert!(starts(&world, &caller, &one).await.is_ok(), "{family}");
@@ -170,7 +181,10 @@ async fn own_sessions_are_known_by_name_by_userid_and_by_tag() {
     let node_id = node(&world, 0).await;
     let own = |resource: &str| {
         let pattern = format!("arn:aws:ssm:*:*:session/{resource}");
-        [allow("ssm:StartSession", "*"), allow("ssm:TerminateSession", &pattern)]
+        [
+            allow("ssm:StartSession", "*"),
+            allow("ssm:TerminateSession", &pattern),
+        ]
     };
     let by_tag = [
         allow("ssm:StartSession", "*"),
@@ -192,13 +206,26 @@ async fn own_sessions_are_known_by_name_by_userid_and_by_tag() {
     for (whose, session) in sessions.iter().enumerate() {
         for (who, caller) in callers.iter().enumerate() {
             if who != whose {
-                assert!(!terminates(&world, caller, session.as_str()).await, "{who} {session}");
+                assert!(
+                    !terminates(&world, caller, session.as_str()).await,
+                    "{who} {session}"
+                );
             }
         }
-        assert!(terminates(&world, &callers[whose], session.as_str()).await, "{session}");
+        assert!(
+            terminates(&world, &callers[whose], session.as_str()).await,
+            "{session}"
+        );
     }
     let record = world.record("TerminateSession");
-    assert_eq!(record["resources"][0]["ARN"].as_str().unwrap().rsplit('/').next(), Some(sessions[3].as_str()));
+    assert_eq!(
+        record["resources"][0]["ARN"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next(),
+        Some(sessions[3].as_str())
+    );
 }
 
 #[tokio::test]
@@ -219,7 +246,10 @@ async fn whoever_may_not_does_not_learn_what_exists() {
     };
     let told = resume(&nobody, session.as_str()).await;
     assert_eq!(told, resume(&nobody, absent).await);
-    assert!(told.contains("is not authorized to perform: ssm:ResumeSession"), "{told}");
+    assert!(
+        told.contains("is not authorized to perform: ssm:ResumeSession"),
+        "{told}"
+    );
     let may = [allow("ssm:*", "*")];
     grant(&world, &user("nobody"), "all", &may).await;
     assert_eq!(resume(&nobody, absent).await, "session … does not exist");
@@ -230,7 +260,10 @@ async fn whoever_may_not_does_not_learn_what_exists() {
         let outcome = world.control.start_session(&call, start(target)).await;
         outcome.unwrap_err().to_string().replace(target, "…")
     };
-    assert_eq!(start_on(node_id.as_str()).await, start_on("mi-00000000000000000").await);
+    assert_eq!(
+        start_on(node_id.as_str()).await,
+        start_on("mi-00000000000000000").await
+    );
 }
 
 #[tokio::test]
@@ -244,16 +277,28 @@ async fn groups_and_boundaries_take_part_and_are_named() {
     };
     let make = world.admin("CreateGroup");
     world.control.create_group(&make, input).await.unwrap();
-    grant(&world, &Holder::Group("operators".into()), "start", &may_start()).await;
+    grant(
+        &world,
+        &Holder::Group("operators".into()),
+        "start",
+        &may_start(),
+    )
+    .await;
     assert!(starts(&world, &alice, &node_id).await.is_err());
     let add = world.admin("AddUserToGroup");
-    let added = world.control.add_user_to_group(&add, "operators", "alice").await;
+    let added = world
+        .control
+        .add_user_to_group(&add, "operators", "alice")
+        .await;
     added.unwrap();
     assert!(starts(&world, &alice, &node_id).await.is_ok());
     let bound = world.admin("PutUserPermissionsBoundary");
     let read_only = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore";
     let control = &world.control;
-    control.put_permissions_boundary(&bound, &user("alice"), read_only).await.unwrap();
+    control
+        .put_permissions_boundary(&bound, &user("alice"), read_only)
+        .await
+        .unwrap();
     let message = starts(&world, &alice, &node_id).await.unwrap_err();
     assert!(
         message.ends_with("because no permissions boundary allows the ssm:StartSession action"),
@@ -266,21 +311,45 @@ async fn the_circumstances_of_a_call_are_condition_keys() {
     let world = World::start().await;
     let conditions = [
         (json!({"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}), true),
-        (json!({"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}), false),
+        (
+            json!({"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}),
+            false,
+        ),
         (json!({"Bool": {"aws:SecureTransport": "true"}}), true),
         (json!({"Bool": {"aws:SecureTransport": "false"}}), false),
         (json!({"StringEquals": {"aws:UserAgent": "test"}}), true),
-        (json!({"StringEquals": {"aws:RequestedRegion": "local-1"}}), true),
-        (json!({"DateEquals": {"aws:CurrentTime": "2026-05-04T08:00:00Z"}}), true),
-        (json!({"DateGreaterThan": {"aws:CurrentTime": "2026-05-04T08:00:00Z"}}), false),
-        (json!({"NumericEquals": {"aws:EpochTime": "1777881600"}}), true),
+        (
+            json!({"StringEquals": {"aws:RequestedRegion": "local-1"}}),
+            true,
+        ),
+        (
+            json!({"DateEquals": {"aws:CurrentTime": "2026-05-04T08:00:00Z"}}),
+            true,
+        ),
+        (
+            json!({"DateGreaterThan": {"aws:CurrentTime": "2026-05-04T08:00:00Z"}}),
+            false,
+        ),
+        (
+            json!({"NumericEquals": {"aws:EpochTime": "1777881600"}}),
+            true,
+        ),
         (json!({"StringEquals": {"aws:PrincipalType": "User"}}), true),
         (json!({"StringEquals": {"aws:username": "alice"}}), true),
         (json!({"StringLike": {"aws:userid": "AIDA*"}}), true),
-        (json!({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:user/alice"}}), true),
-        (json!({"StringEquals": {"aws:PrincipalAccount": "${aws:ResourceAccount}"}}), true),
+        (
+            json!({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:user/alice"}}),
+            true,
+        ),
+        (
+            json!({"StringEquals": {"aws:PrincipalAccount": "${aws:ResourceAccount}"}}),
+            true,
+        ),
         (json!({"Bool": {"aws:ViaAWSService": "false"}}), true),
-        (json!({"Null": {"aws:MultiFactorAuthPresent": "true"}}), true),
+        (
+            json!({"Null": {"aws:MultiFactorAuthPresent": "true"}}),
+            true,
+        ),
         (json!({"Null": {"aws:TokenIssueTime": "true"}}), true),
         (json!({"Null": {"aws:SourceIdentity": "true"}}), true),
         (json!({"Null": {"aws:Referer": "true"}}), true),
@@ -311,7 +380,11 @@ async fn a_node_does_what_its_role_allows_and_nothing_for_others() {
             instance_id: about.to_string(),
             info: NodeInfo::default(),
         };
-        match world.control.update_instance_information(&call, input).await {
+        match world
+            .control
+            .update_instance_information(&call, input)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(UpdateInstanceInformationError::Denied(denied)) => Err(denied.message),
             Err(other) => panic!("{other}"),
@@ -363,28 +436,47 @@ async fn a_node_whose_role_is_gone_is_refused_and_a_new_role_of_the_name_does_no
         .await
         .unwrap();
     let credentials = async || {
-        let keys = world.control.node_public_keys(node_id.as_str()).await.unwrap();
+        let keys = world
+            .control
+            .node_public_keys(node_id.as_str())
+            .await
+            .unwrap();
         let call = call(keys.caller, "RequestManagedInstanceRoleToken", START);
         let input = sortie_control::RequestManagedInstanceRoleTokenInput {
             fingerprint: crate::world::FINGERPRINT.into(),
         };
         let control = &world.control;
-        control.request_managed_instance_role_token(&call, input).await
+        control
+            .request_managed_instance_role_token(&call, input)
+            .await
     };
     let given = credentials().await.unwrap().into_inner();
     let key = given.access_key_id.to_string();
     let heartbeat = async || {
-        let known = world.control.look_up_key(&key, Some(&given.session_token), START);
-        let call = call(known.await.unwrap().caller, "UpdateInstanceInformation", START);
+        let known = world
+            .control
+            .look_up_key(&key, Some(&given.session_token), START);
+        let call = call(
+            known.await.unwrap().caller,
+            "UpdateInstanceInformation",
+            START,
+        );
         let input = UpdateInstanceInformationInput {
             instance_id: node_id.to_string(),
             info: NodeInfo::default(),
         };
-        world.control.update_instance_information(&call, input).await.is_ok()
+        world
+            .control
+            .update_instance_information(&call, input)
+            .await
+            .is_ok()
     };
     assert!(heartbeat().await);
     let call = world.admin("DeleteRole");
-    let remove = world.control.delete_inline_policy(&call, &holder, "all").await;
+    let remove = world
+        .control
+        .delete_inline_policy(&call, &holder, "all")
+        .await;
     remove.unwrap();
     assert!(!heartbeat().await);
     world.control.delete_role(&call, "Passing").await.unwrap();
@@ -421,10 +513,18 @@ async fn giving_a_role_to_nodes_needs_leave_to_pass_it() {
         let call = call(alice.clone(), "CreateActivation", START);
         let input = CreateActivationInput {
             iam_role: role.into(),
-            tags: if tags { vec![("Env".into(), "dev".into())] } else { Vec::new() },
+            tags: if tags {
+                vec![("Env".into(), "dev".into())]
+            } else {
+                Vec::new()
+            },
             ..CreateActivationInput::default()
         };
-        world.control.create_activation(&call, input).await.map(|_| ())
+        world
+            .control
+            .create_activation(&call, input)
+            .await
+            .map(|_| ())
     };
     let refused = activates("service-role/Edge", false).await.unwrap_err();
     assert_eq!(
@@ -452,7 +552,10 @@ async fn giving_a_role_to_nodes_needs_leave_to_pass_it() {
     assert!(matches!(elsewhere, Err(CreateActivationError::Denied(_))));
     // With tags it is tagging as well.
     let tagging = activates("Edge", true).await.unwrap_err().to_string();
-    assert!(tagging.contains("perform: ssm:AddTagsToResource"), "{tagging}");
+    assert!(
+        tagging.contains("perform: ssm:AddTagsToResource"),
+        "{tagging}"
+    );
 }
 
 #[tokio::test]
@@ -472,9 +575,16 @@ async fn tags_may_be_limited_by_what_a_request_carries() {
         let input = AddTagsToResourceInput {
             resource_type: "ManagedInstance".into(),
             resource_id: node_id.to_string(),
-            tags: tags.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+            tags: tags
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
         };
-        world.control.add_tags_to_resource(&call, input).await.is_ok()
+        world
+            .control
+            .add_tags_to_resource(&call, input)
+            .await
+            .is_ok()
     };
     assert!(adds(&[("Team", "red")]).await);
     assert!(adds(&[("Team", "red"), ("Env", "dev")]).await);

@@ -5,14 +5,15 @@
 //! what they have in common is tested with the directory.
 
 use sortie_control::{
-    Access, AddTagsToResourceInput, AssumeRoleInput, Call, Caller, CreateActivationInput, CreateActivationOutput,
-    CreateControlChannelInput, CreateDataChannelInput, DataOpen, DeleteActivationInput,
-    DeregisterManagedInstanceInput, DescribeActivationsInput, DescribeInstanceInformationInput,
-    DescribeInstancePropertiesInput, DescribeSessionsInput, GetConnectionStatusInput, GetSessionTokenInput,
-    ListTagsForResourceInput, LookupEventsInput, NodeInfo, OPERATIONS, OperationRule,
-    RemoveTagsFromResourceInput, RequestManagedInstanceRoleTokenInput, ResumeSessionInput,
-    SessionList, TerminateSessionInput, UpdateInstanceInformationInput,
-    UpdateManagedInstancePublicKeyInput, UpdateManagedInstanceRoleInput,
+    Access, AddTagsToResourceInput, AssumeRoleInput, Call, Caller, CreateActivationInput,
+    CreateActivationOutput, CreateControlChannelInput, CreateDataChannelInput, DataOpen,
+    DeleteActivationInput, DeregisterManagedInstanceInput, DescribeActivationsInput,
+    DescribeInstanceInformationInput, DescribeInstancePropertiesInput, DescribeSessionsInput,
+    GetConnectionStatusInput, GetSessionTokenInput, ListTagsForResourceInput, LookupEventsInput,
+    NodeInfo, OPERATIONS, OperationRule, RemoveTagsFromResourceInput,
+    RequestManagedInstanceRoleTokenInput, ResumeSessionInput, SessionList, TerminateSessionInput,
+    UpdateInstanceInformationInput, UpdateManagedInstancePublicKeyInput,
+    UpdateManagedInstanceRoleInput,
 };
 use sortie_evidence::Category;
 use sortie_types::{NodeId, Secret, SessionId};
@@ -20,7 +21,8 @@ use sortie_types::{NodeId, Secret, SessionId};
 use crate::{
     sts::trusting_account,
     world::{
-        FINGERPRINT, NODE_ROLE, START, World, call, nobody, public_key, registration, role_of, start,
+        FINGERPRINT, NODE_ROLE, START, World, call, nobody, public_key, registration, role_of,
+        start,
     },
 };
 
@@ -307,7 +309,9 @@ fn done<T, E: std::fmt::Display>(outcome: Result<T, E>) -> Result<(), String> {
 
 fn walked() -> impl Iterator<Item = &'static OperationRule> {
     let elsewhere = ["iam", "sortie"];
-    OPERATIONS.iter().filter(move |rule| !elsewhere.contains(&rule.service))
+    OPERATIONS
+        .iter()
+        .filter(move |rule| !elsewhere.contains(&rule.service))
 }
 
 #[tokio::test]

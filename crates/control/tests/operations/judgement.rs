@@ -25,7 +25,10 @@ async fn session(world: &World, caller: &Caller, node_id: &NodeId) -> StartSessi
 /// Removes one of alice's policies.
 async fn take_away(world: &World, name: &str) {
     let call = world.admin("DeleteUserPolicy");
-    let removed = world.control.delete_inline_policy(&call, &user("alice"), name).await;
+    let removed = world
+        .control
+        .delete_inline_policy(&call, &user("alice"), name)
+        .await;
     removed.unwrap();
 }
 
@@ -57,7 +60,8 @@ async fn a_policy_taken_away_ends_the_sessions_that_it_allowed_and_no_others() {
     let reason = judged(&world, &hers).await.unwrap();
     assert!(
         reason.starts_with("Your session was ended because your access was taken away: User: ")
-            && reason.ends_with("because no identity-based policy allows the ssm:StartSession action"),
+            && reason
+                .ends_with("because no identity-based policy allows the ssm:StartSession action"),
         "{reason}"
     );
     assert_eq!(judged(&world, &his).await, None);
@@ -83,9 +87,18 @@ async fn a_deny_a_group_and_a_tag_take_access_away_too() {
     });
     let alice = person(&world, "alice", &[dev]).await;
     let one = session(&world, &alice, &node_id).await.session_id;
-    grant(&world, &user("alice"), "no", &[deny("ssm:StartSession", "*")]).await;
+    grant(
+        &world,
+        &user("alice"),
+        "no",
+        &[deny("ssm:StartSession", "*")],
+    )
+    .await;
     let reason = judged(&world, &one).await.unwrap();
-    assert!(reason.ends_with("with an explicit deny in an identity-based policy"), "{reason}");
+    assert!(
+        reason.ends_with("with an explicit deny in an identity-based policy"),
+        "{reason}"
+    );
     take_away(&world, "no").await;
 
     let two = session(&world, &alice, &node_id).await.session_id;
@@ -96,7 +109,11 @@ async fn a_deny_a_group_and_a_tag_take_access_away_too() {
         tags: vec![("Env".into(), "dev".into())],
     };
     let call = world.admin("AddTagsToResource");
-    world.control.add_tags_to_resource(&call, input).await.unwrap();
+    world
+        .control
+        .add_tags_to_resource(&call, input)
+        .await
+        .unwrap();
     assert!(judged(&world, &two).await.is_some());
 }
 
@@ -105,26 +122,38 @@ async fn a_key_switched_off_and_a_user_deleted_end_their_sessions() {
     let world = World::start().await;
     let node_id = node(&world, 0).await;
     let alice = person(&world, "alice", &may_start()).await;
-    let Caller::User(caller) = &alice else { panic!() };
+    let Caller::User(caller) = &alice else {
+        panic!()
+    };
     let key = caller.access_key_id.to_string();
     let one = session(&world, &alice, &node_id).await.session_id;
     let call = world.admin("UpdateAccessKey");
-    let off = world.control.update_access_key(&call, Some("alice".into()), &key, false);
+    let off = world
+        .control
+        .update_access_key(&call, Some("alice".into()), &key, false);
     off.await.unwrap();
     let reason = judged(&world, &one).await.unwrap();
     assert!(reason.contains(&key), "{reason}");
 
-    let on = world.control.update_access_key(&call, Some("alice".into()), &key, true);
+    let on = world
+        .control
+        .update_access_key(&call, Some("alice".into()), &key, true);
     on.await.unwrap();
     let two = session(&world, &alice, &node_id).await.session_id;
     assert_eq!(judged(&world, &two).await, None);
     let control = &world.control;
     let name = Some("alice".to_owned());
     control.delete_access_key(&call, name, &key).await.unwrap();
-    control.delete_inline_policy(&call, &user("alice"), "own").await.unwrap();
+    control
+        .delete_inline_policy(&call, &user("alice"), "own")
+        .await
+        .unwrap();
     control.delete_user(&call, "alice").await.unwrap();
     let reason = judged(&world, &two).await.unwrap();
-    assert!(reason.ends_with("user/alice does not exist any more."), "{reason}");
+    assert!(
+        reason.ends_with("user/alice does not exist any more."),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
@@ -162,11 +191,15 @@ async fn a_role_session_ends_with_its_role_and_with_the_key_behind_it() {
     let one = session(&world, &carol, &node_id).await.session_id;
     assert!(one.as_str().starts_with("carol-"));
     assert_eq!(judged(&world, &one).await, None);
-    let Caller::User(caller) = &alice else { panic!() };
+    let Caller::User(caller) = &alice else {
+        panic!()
+    };
     let key = caller.access_key_id.to_string();
     let call = world.admin("UpdateAccessKey");
     for active in [false, true] {
-        let switch = world.control.update_access_key(&call, Some("alice".into()), &key, active);
+        let switch = world
+            .control
+            .update_access_key(&call, Some("alice".into()), &key, active);
         switch.await.unwrap();
         if !active {
             assert!(judged(&world, &one).await.is_some());
@@ -175,16 +208,27 @@ async fn a_role_session_ends_with_its_role_and_with_the_key_behind_it() {
     let two = session(&world, &carol, &node_id).await.session_id;
     assert_eq!(judged(&world, &two).await, None);
     let control = &world.control;
-    control.delete_inline_policy(&call, &ops, "start").await.unwrap();
+    control
+        .delete_inline_policy(&call, &ops, "start")
+        .await
+        .unwrap();
     control.delete_role(&call, "Ops").await.unwrap();
-    assert!(judged(&world, &two).await.unwrap().ends_with("does not exist any more."));
+    assert!(
+        judged(&world, &two)
+            .await
+            .unwrap()
+            .ends_with("does not exist any more.")
+    );
 }
 
 #[tokio::test]
 async fn with_the_setting_off_only_new_starts_and_resumes_are_refused() {
     let world = World::start_with(|settings| settings.end_disallowed_sessions = false).await;
     let node_id = node(&world, 0).await;
-    let both = [allow("ssm:StartSession", "*"), allow("ssm:ResumeSession", "*")];
+    let both = [
+        allow("ssm:StartSession", "*"),
+        allow("ssm:ResumeSession", "*"),
+    ];
     let alice = person(&world, "alice", &both).await;
     let started = session(&world, &alice, &node_id).await;
     let id = started.session_id.clone();
@@ -198,7 +242,10 @@ async fn with_the_setting_off_only_new_starts_and_resumes_are_refused() {
             secure_transport: true,
             signed_by: None,
         };
-        world.control.accept_data_channel(id.as_str(), open, START).await
+        world
+            .control
+            .accept_data_channel(id.as_str(), open, START)
+            .await
     };
     let grant_of_now = open(started.token_value.clone()).await.unwrap();
     let ticket = world.control.ticket(&grant_of_now, START).unwrap();
@@ -206,12 +253,24 @@ async fn with_the_setting_off_only_new_starts_and_resumes_are_refused() {
     take_away(&world, "own").await;
     assert_eq!(judged(&world, &started.session_id).await, None);
     let refused = open(ticket).await.unwrap_err().to_string();
-    assert!(refused.contains("is not authorized to perform: ssm:ResumeSession"), "{refused}");
+    assert!(
+        refused.contains("is not authorized to perform: ssm:ResumeSession"),
+        "{refused}"
+    );
     let record = world.record("OpenDataChannel");
     assert_eq!(record["errorCode"], "AccessDenied");
     // An explicit deny counts against a token that is still good.
-    grant(&world, &user("alice"), "no", &[deny("ssmmessages:OpenDataChannel", "*")]).await;
-    let refused = open(started.token_value.clone()).await.unwrap_err().to_string();
+    grant(
+        &world,
+        &user("alice"),
+        "no",
+        &[deny("ssmmessages:OpenDataChannel", "*")],
+    )
+    .await;
+    let refused = open(started.token_value.clone())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("ssmmessages:OpenDataChannel"), "{refused}");
 }
 
@@ -231,7 +290,9 @@ async fn changes_are_judged_as_they_happen_and_at_the_start() {
                 let _ = signals.recv().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), waiting)
+            .await
+            .unwrap();
     };
     take_away(&world, "own").await;
     ends(&one).await;

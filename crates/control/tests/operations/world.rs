@@ -21,7 +21,7 @@ use sortie_control::{
 };
 use sortie_evidence::AuditRecord;
 use sortie_ports::{
-    Activation, Change, Commit, Identities, Identity, IdentityKind, IdentityUse, Installation,
+    Activation, Commit, Identities, Identity, IdentityKind, IdentityUse, Installation,
     LocalSignals, Node, NodeInfo, Role, Session, SessionQuery, State, StoreError, TrailEntry,
     TrailQuery,
 };
@@ -238,15 +238,6 @@ impl World {
             access_key_id: AccessKeyId::long_lived([77; 16]),
             session: None,
         }))
-    }
-
-    /// A change past control: how other parts of the world move.
-    pub(crate) async fn apply(&self, change: Change) {
-        let commit = Commit {
-            changes: vec![change],
-            trail: Vec::new(),
-        };
-        self.state.commit(commit).await.unwrap();
     }
 
     pub(crate) async fn activation(&self, limit: i64) -> CreateActivationOutput {
