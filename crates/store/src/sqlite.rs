@@ -9,7 +9,9 @@ use sortie_ports::{
 };
 use sortie_types::{AccessKeyId, ActivationId, NodeId, SessionId, Timestamp, UniqueId};
 use sqlx::{
-    ConnectOptions, Sqlite, SqlitePool, Transaction, query,
+    ConnectOptions, Sqlite, SqlitePool, Transaction,
+    pool::PoolConnection,
+    query,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -100,7 +102,13 @@ impl SqliteState {
         })
     }
 
-    /// A snapshot to read from.
+    /// For a question of one statement, which is a snapshot by itself. Each statement is a way to the
+    /// connection's thread and back, which takes more time than most questions do.
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(engine)
+    }
+
+    /// A snapshot to read from with several statements.
     async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.readers.begin().await.map_err(engine)
     }
@@ -124,27 +132,27 @@ impl State for SqliteState {
     }
 
     async fn installation(&self) -> Result<Option<Installation>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::INSTALLATION);
-        read::one(&mut snapshot, select, decode::installation).await
+        read::one(&mut reader, select, decode::installation).await
     }
 
     async fn user(&self, unique_id: &UniqueId) -> Result<Option<User>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::USER).bind(unique_id.as_str());
-        read::one(&mut snapshot, select, decode::user).await
+        read::one(&mut reader, select, decode::user).await
     }
 
     async fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::USER_NAMED).bind(name);
-        read::one(&mut snapshot, select, decode::user).await
+        read::one(&mut reader, select, decode::user).await
     }
 
     async fn access_key(&self, id: &AccessKeyId) -> Result<Option<(AccessKey, User)>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::ACCESS_KEY).bind(id.as_str());
-        read::one(&mut snapshot, select, decode::access_key).await
+        read::one(&mut reader, select, decode::access_key).await
     }
 
     async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError> {
@@ -162,8 +170,8 @@ impl State for SqliteState {
     }
 
     async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
-        read::node(&mut snapshot, id).await
+        let mut reader = self.reader().await?;
+        read::node(&mut reader, id).await
     }
 
     async fn nodes(&self, after: Option<NodeId>, limit: usize) -> Result<Vec<Node>, StoreError> {
@@ -172,14 +180,14 @@ impl State for SqliteState {
     }
 
     async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::SESSION).bind(id.as_str());
-        read::one(&mut snapshot, select, decode::session).await
+        read::one(&mut reader, select, decode::session).await
     }
 
     async fn sessions(&self, query: SessionQuery) -> Result<Vec<Session>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
-        read::sessions(&mut snapshot, &query).await
+        let mut reader = self.reader().await?;
+        read::sessions(&mut reader, &query).await
     }
 
     async fn trail(&self, query: TrailQuery) -> Result<Vec<(i64, TrailEntry)>, StoreError> {
