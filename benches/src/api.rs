@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::{
-    encoding::{AsDer, PublicKeyX509Der},
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     rand::SystemRandom,
     rsa::{KeyPair, KeySize},
     signature::{KeyPair as _, RSA_PSS_SHA256},
@@ -19,7 +19,11 @@ use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde_json::Value;
 use sortie_types::Timestamp;
-use sortie_wire::sigv4::{self, Credentials, RequestParts};
+use sortie_wire::{
+    call::decode_response,
+    shapes::node::CreateControlChannel,
+    sigv4::{self, Credentials, RequestParts},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -69,12 +73,23 @@ impl CallError {
     }
 }
 
-/// A node's key. The server takes no key twice; making them takes longer than all else.
+/// A node's key. The server takes no key twice. Making them takes longer than all else.
 pub(crate) struct Key(KeyPair);
 
 impl Key {
     pub(crate) fn generate() -> Result<Self> {
         Ok(Self(KeyPair::generate(KeySize::Rsa2048)?))
+    }
+
+    /// As it was kept.
+    pub(crate) fn from_line(line: &str) -> Result<Self> {
+        Ok(Self(KeyPair::from_pkcs8(&STANDARD.decode(line)?)?))
+    }
+
+    /// As it can be kept: one line of text.
+    pub(crate) fn line(&self) -> Result<String> {
+        let der: Pkcs8V1Der<'_> = self.0.as_der()?;
+        Ok(STANDARD.encode(der.as_ref()))
     }
 
     pub(crate) fn public(&self) -> Result<String> {
@@ -139,7 +154,8 @@ impl Server {
             ("content-type", "application/x-amz-json-1.1"),
             ("x-amz-target", &target),
         ];
-        self.post(source, "/", &headers, "ssm", input, signer).await
+        let answer = self.post(source, "/", &headers, "ssm", input, signer);
+        Ok(serde_json::from_str(&answer.await?)?)
     }
 
     /// The token that opens a node's control channel.
@@ -159,7 +175,9 @@ impl Server {
         let answer = self
             .post(source, &path, &headers, "ssmmessages", &input, signer)
             .await?;
-        Ok(text_of(&answer, "TokenValue")?)
+        let answer = decode_response::<CreateControlChannel>(answer.as_bytes());
+        let answer = answer.map_err(|error| anyhow!("the answer is not understood: {error:?}"))?;
+        Ok(answer.token_value.expose().to_owned())
     }
 
     async fn post(
@@ -170,7 +188,7 @@ impl Server {
         service: &str,
         input: &Value,
         signer: Signer<'_>,
-    ) -> Result<Value, CallError> {
+    ) -> Result<String, CallError> {
         let body = input.to_string();
         let host = self.host();
         let mut all: Vec<(&str, &[u8])> = vec![("host", host.as_bytes())];
@@ -195,7 +213,7 @@ impl Server {
         timeout(PATIENCE, self.exchange(source, &text)).await?
     }
 
-    async fn exchange(&self, source: IpAddr, request: &str) -> Result<Value, CallError> {
+    async fn exchange(&self, source: IpAddr, request: &str) -> Result<String, CallError> {
         let mut stream = self.connect(source).await?;
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -203,10 +221,11 @@ impl Server {
         let answer = String::from_utf8_lossy(&answer);
         let (head, body) = answer.split_once("\r\n\r\n").context("no whole answer")?;
         let status = head.split(' ').nth(1).unwrap_or_default();
-        if status != "200" {
+        // Channels are created with 201.
+        if !matches!(status, "200" | "201") {
             return Err(CallError::Refused(format!("{status} {body}")));
         }
-        Ok(serde_json::from_str(body)?)
+        Ok(body.to_owned())
     }
 }
 

@@ -2,6 +2,7 @@
 //! restart and after a crash.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
@@ -22,7 +23,10 @@ use crate::{
 
 /// Nodes of one process: as many as one activation may register.
 const PART: u32 = 1000;
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the fleet may get no further.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a person who waits is told how it goes.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a server is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -37,7 +41,10 @@ struct Fleet {
 pub(crate) fn measure(programs: &Path, nodes: u32, table: &mut Table) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut installation = Installation::start(programs, folder.path())?;
-    let mut fleet = Fleet::register(&installation, nodes)?;
+    // Beside the programs, where `cargo clean` finds them.
+    let keys = programs.join("bench-keys");
+    fs::create_dir_all(&keys)?;
+    let mut fleet = Fleet::register(&installation, &keys, nodes)?;
     // What registering took of memory is not what a connected node costs.
     installation.stop()?;
     installation.launch()?;
@@ -96,20 +103,25 @@ pub(crate) fn measure(programs: &Path, nodes: u32, table: &mut Table) -> Result<
 
 impl Fleet {
     /// Starts the processes and waits until all nodes are registered.
-    fn register(installation: &Installation, nodes: u32) -> Result<Self> {
+    fn register(installation: &Installation, keys: &Path, nodes: u32) -> Result<Self> {
         let (say, said) = mpsc::channel();
         let mut fleet = Self {
             parts: Vec::new(),
             reports: Vec::new(),
             said,
         };
-        note(&format!("registering {nodes} nodes"));
+        note(&format!(
+            "{nodes} nodes: keys (kept in {}; making one takes 0.1 s) and registration",
+            keys.display()
+        ));
         for part in 0..nodes.div_ceil(PART) {
             let count = PART.min(nodes - part * PART);
-            fleet.parts.push(start(installation, part, count, &say)?);
+            fleet
+                .parts
+                .push(start(installation, keys, part, count, &say)?);
             fleet.reports.push(None);
         }
-        fleet.wait("registration", |report, _| report.registered)?;
+        fleet.wait("registration", |report, count| report.registered == count)?;
         Ok(fleet)
     }
 
@@ -137,37 +149,17 @@ impl Fleet {
             report.connected == count
         })?;
         let back = begun.elapsed().as_secs_f64();
-        if let Some(refusal) = self
-            .reports
-            .iter()
-            .flatten()
-            .find_map(|report| report.refusal.clone())
-        {
-            note(&format!("refused: {refusal}"));
-        }
-        let failed: u32 = self
-            .reports
-            .iter()
-            .flatten()
-            .map(|report| report.failed)
-            .sum();
-        note(&format!(
-            "all back after {back:.1} s; {failed} attempts failed so far"
-        ));
+        note(&format!("all back after {back:.1} s: {}", self.state()));
         Ok((away, back, self.refused() - refused_before))
     }
 
     fn refused(&self) -> u32 {
-        self.reports
-            .iter()
-            .flatten()
-            .map(|report| report.refused)
-            .sum()
+        self.sum(|report| report.refused)
     }
 
-    /// Waits until this holds for what every process said last.
+    /// Waits until this holds for what every process said last, as long as there is progress.
     fn wait(&mut self, what: &str, holds: impl Fn(&Report, u32) -> bool) -> Result<()> {
-        let begun = Instant::now();
+        let (mut best, mut better_at, mut told_at) = (0, Instant::now(), Instant::now());
         loop {
             let parts = self.parts.iter().zip(&self.reports);
             if parts.clone().all(|((.., count), report)| {
@@ -175,14 +167,44 @@ impl Fleet {
             }) {
                 return Ok(());
             }
-            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let left = PATIENCE.saturating_sub(better_at.elapsed());
             let Ok((part, report)) = self.said.recv_timeout(left) else {
-                bail!("waited in vain for {what}: {:?}", self.reports);
+                bail!("waited in vain for {what}: {}", self.state());
             };
             if let Some(last) = self.reports.get_mut(part) {
                 *last = Some(report);
             }
+            let reached = self.sum(|report| report.keys + report.registered + report.connected);
+            if reached > best {
+                (best, better_at) = (reached, Instant::now());
+            }
+            if told_at.elapsed() >= TELL_INTERVAL {
+                told_at = Instant::now();
+                note(&self.state());
+            }
         }
+    }
+
+    fn sum(&self, of: impl Fn(&Report) -> u32) -> u32 {
+        self.reports.iter().flatten().map(of).sum()
+    }
+
+    /// How it goes, for a person.
+    fn state(&self) -> String {
+        let last = |of: fn(&Report) -> Option<&String>| {
+            let found = self.reports.iter().flatten().find_map(of);
+            found.map_or(String::new(), |text| format!(" ({text})"))
+        };
+        format!(
+            "{} keys, {} registered, {} connected; so far {} refused{}, {} failed otherwise{}",
+            self.sum(|report| report.keys),
+            self.sum(|report| report.registered),
+            self.sum(|report| report.connected),
+            self.refused(),
+            last(|report| report.refusal.as_ref()),
+            self.sum(|report| report.failed),
+            last(|report| report.failure.as_ref()),
+        )
     }
 }
 
@@ -200,6 +222,7 @@ type Part = (Child, Option<ChildStdin>, u32);
 
 fn start(
     installation: &Installation,
+    keys: &Path,
     part: u32,
     count: u32,
     say: &Sender<(usize, Report)>,
@@ -216,6 +239,8 @@ fn start(
             &activation.code,
         ])
         .args(["--count", &count.to_string(), "--part", &part.to_string()])
+        .arg("--keys")
+        .arg(keys.join(part.to_string()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;

@@ -1,16 +1,17 @@
 //! Simulated nodes, many in a process: each registers, keeps its own credentials and holds a control
 //! channel over a TLS connection of its own, which it opens again as the agent does. Says on standard
-//! output how many are connected whenever all or not all are. Ends with its standard input.
+//! output how many are registered and connected. Ends with its standard input.
 
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -46,6 +47,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(27);
 const QUERY: &str = "role=subscribe&stream=input";
 /// How many of a process register at the same time.
 const REGISTERING: usize = 16;
+/// How often a process looks whether all its nodes are connected, and how often it says so when
+/// they are not.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+const NEWS_INTERVAL: Duration = Duration::from_secs(1);
 /// How many source addresses a process uses.
 const SOURCES: u32 = 16;
 
@@ -67,13 +72,18 @@ pub(crate) struct Options {
     /// Which part of the fleet; decides the source addresses
     #[arg(long)]
     part: u8,
+    /// Where the nodes' keys are kept from one run to the next
+    #[arg(long)]
+    keys: PathBuf,
 }
 
 /// What a part of the fleet says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// All are registered.
-    pub(crate) registered: bool,
+    /// How many have a key.
+    pub(crate) keys: u32,
+    /// How many are registered.
+    pub(crate) registered: u32,
     /// How many hold a channel that has answered.
     pub(crate) connected: u32,
     /// Answers of the server that said no, ever.
@@ -82,14 +92,19 @@ pub(crate) struct Report {
     pub(crate) failed: u32,
     /// The last refusal.
     pub(crate) refusal: Option<String>,
+    /// The last other failure.
+    pub(crate) failure: Option<String>,
 }
 
 #[derive(Default)]
 struct Counts {
+    keys: AtomicU32,
+    registered: AtomicU32,
     connected: AtomicU32,
     refused: AtomicU32,
     failed: AtomicU32,
-    refusal: std::sync::Mutex<Option<String>>,
+    refusal: Mutex<Option<String>>,
+    failure: Mutex<Option<String>>,
 }
 
 struct Node {
@@ -112,33 +127,39 @@ pub(crate) fn run(options: Options) -> Result<()> {
 async fn be_nodes(options: Options) -> Result<()> {
     let ca = std::fs::read(&options.ca_file).context("the CA file")?;
     let server = Server::new(options.address, &ca)?;
-    let nodes = register_all(&options, &server).await?;
     let counts = Arc::new(Counts::default());
-    say(&counts.report(true))?;
-    let mut input = tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]));
-    (&mut input).await??;
-    let over = tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]));
     let mut tasks = JoinSet::new();
+    tasks.spawn(tell(Arc::clone(&counts), options.count));
+    let nodes = register_all(&options, &server, &counts).await?;
+    tokio::task::spawn_blocking(|| io::stdin().read(&mut [0])).await??;
+    let over = tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]));
     for node in nodes {
-        tasks.spawn(node.live(server.clone(), Arc::clone(&counts)));
+        let (server, counts) = (server.clone(), Arc::clone(&counts));
+        tasks.spawn(async move {
+            node.live(server, counts).await;
+            Ok(())
+        });
     }
-    let count = options.count;
     tokio::select! {
         ended = over => { ended??; Ok(()) }
-        ended = tell(&counts, count) => ended,
+        Some(ended) = tasks.join_next() => ended?,
     }
 }
 
-/// Says whenever all have become connected, or not all are any more.
-async fn tell(counts: &Counts, count: u32) -> Result<()> {
-    let mut were_all = false;
-    let mut look = tokio::time::interval(Duration::from_millis(5));
+/// Says at once when all have become connected, or not all are any more; and now and then how it
+/// goes.
+async fn tell(counts: Arc<Counts>, count: u32) -> Result<()> {
+    let (mut were_all, mut said, mut said_at) = (false, None, Instant::now());
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
     loop {
         look.tick().await;
-        let are_all = counts.connected.load(Relaxed) == count;
-        if are_all != were_all {
+        let report = counts.report();
+        let are_all = report.connected == count;
+        let is_due = said_at.elapsed() >= NEWS_INTERVAL && said.as_ref() != Some(&report);
+        if are_all != were_all || is_due {
             were_all = are_all;
-            say(&counts.report(true))?;
+            say(&report)?;
+            (said, said_at) = (Some(report), Instant::now());
         }
     }
 }
@@ -150,36 +171,35 @@ fn say(report: &Report) -> Result<()> {
 }
 
 impl Counts {
-    fn report(&self, registered: bool) -> Report {
-        let refusal = self.refusal.lock().map(|refusal| refusal.clone());
+    fn report(&self) -> Report {
         Report {
-            registered,
+            keys: self.keys.load(Relaxed),
+            registered: self.registered.load(Relaxed),
             connected: self.connected.load(Relaxed),
             refused: self.refused.load(Relaxed),
             failed: self.failed.load(Relaxed),
-            refusal: refusal.unwrap_or_default(),
+            refusal: self.refusal.lock().ok().and_then(|last| last.clone()),
+            failure: self.failure.lock().ok().and_then(|last| last.clone()),
         }
     }
 
     fn note(&self, error: CallError) {
-        match error {
-            CallError::Refused(answer) => {
-                self.refused.fetch_add(1, Relaxed);
-                if let Ok(mut refusal) = self.refusal.lock() {
-                    *refusal = Some(answer);
-                }
-            }
-            CallError::Failed(_) => {
-                self.failed.fetch_add(1, Relaxed);
-            }
+        let (count, last, text) = match error {
+            CallError::Refused(answer) => (&self.refused, &self.refusal, answer),
+            CallError::Failed(error) => (&self.failed, &self.failure, format!("{error:#}")),
+        };
+        count.fetch_add(1, Relaxed);
+        if let Ok(mut last) = last.lock() {
+            *last = Some(text);
         }
     }
 }
 
-async fn register_all(options: &Options, server: &Server) -> Result<Vec<Node>> {
+async fn register_all(options: &Options, server: &Server, counts: &Counts) -> Result<Vec<Node>> {
+    let keys = keys_of(options, counts).await?;
     let gate = Arc::new(Semaphore::new(REGISTERING));
     let mut tasks = JoinSet::new();
-    for number in 0..options.count {
+    for (number, key) in (0..options.count).zip(keys) {
         let (server, gate) = (server.clone(), Arc::clone(&gate));
         let activation = (
             options.activation_id.clone(),
@@ -189,7 +209,6 @@ async fn register_all(options: &Options, server: &Server) -> Result<Vec<Node>> {
         let source = IpAddr::V4(Ipv4Addr::new(127, 0, 1 + options.part, 1 + last));
         tasks.spawn(async move {
             let _permit = gate.acquire().await?;
-            let key = tokio::task::spawn_blocking(Key::generate).await??;
             let registered = Node::register(&server, &key, &activation, source).await;
             registered.map_err(CallError::into_error)
         });
@@ -197,8 +216,36 @@ async fn register_all(options: &Options, server: &Server) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
     while let Some(node) = tasks.join_next().await {
         nodes.push(node??);
+        counts.registered.fetch_add(1, Relaxed);
     }
     Ok(nodes)
+}
+
+/// The nodes' keys: those of earlier runs, and new ones where these are not enough.
+async fn keys_of(options: &Options, counts: &Counts) -> Result<Vec<Key>> {
+    let kept = match std::fs::read_to_string(&options.keys) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).context("the nodes' keys"),
+    };
+    let mut keys = Vec::new();
+    for line in kept.lines().take(options.count as usize) {
+        keys.push(Key::from_line(line)?);
+        counts.keys.fetch_add(1, Relaxed);
+    }
+    let mut file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&options.keys)?;
+    while keys.len() < options.count as usize {
+        let key = tokio::task::spawn_blocking(Key::generate).await??;
+        // At once, so that no half of one is kept.
+        file.write_all(format!("{}\n", key.line()?).as_bytes())?;
+        keys.push(key);
+        counts.keys.fetch_add(1, Relaxed);
+    }
+    Ok(keys)
 }
 
 impl Node {
@@ -238,8 +285,8 @@ impl Node {
         let mut failures = 0;
         loop {
             tokio::time::sleep(wait(failures)).await;
-            match Box::pin(timeout(DIAL_TIMEOUT, self.open(&server))).await {
-                Ok(Ok(channel)) => {
+            match Box::pin(self.open(&server)).await {
+                Ok(channel) => {
                     failures = 0;
                     counts.connected.fetch_add(1, Relaxed);
                     let end = Box::pin(hold(channel)).await;
@@ -249,13 +296,9 @@ impl Node {
                         counts.note(CallError::Refused(reason));
                     }
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     failures += 1;
                     counts.note(error);
-                }
-                Err(late) => {
-                    failures += 1;
-                    counts.note(late.into());
                 }
             }
         }
@@ -266,6 +309,10 @@ impl Node {
         let token = server
             .create_control_channel(self.source, &self.id, &self.credentials)
             .await?;
+        timeout(DIAL_TIMEOUT, self.dial(server, token)).await?
+    }
+
+    async fn dial(&self, server: &Server, token: String) -> Result<Channel, CallError> {
         let request = self.upgrade(server)?;
         let stream = server.connect(self.source).await?;
         let config = WebSocketConfig::default()

@@ -131,7 +131,7 @@ pub(crate) fn missing() -> Option<&'static str> {
         return Some("private sshd instances need root");
     }
     let there = Path::new(SSHD).is_file() && Command::new("ssh").arg("-V").output().is_ok();
-    (!there).then_some("openssh-server or openssh-client is not installed")
+    (!there).then_some("it is not installed (Debian: apt-get install openssh-server)")
 }
 
 impl Peers {

@@ -52,7 +52,7 @@ pub(crate) fn measure(programs: &Path, rounds: u32, table: &mut Table) -> Result
     take_memory(&ways, &agent, table)?;
     let peers = match missing() {
         Some(reason) => {
-            note(&format!("OpenSSH is left out: {reason}"));
+            note(&format!("OpenSSH IS NOT MEASURED: {reason}"));
             None
         }
         None => Some(Peers::start(folder.path())?),

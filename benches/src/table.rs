@@ -72,6 +72,15 @@ impl Table {
             .collect()
     }
 
+    /// The rows with a limit that could not be judged, because a peer was not measured.
+    pub(crate) fn unjudged(&self) -> Vec<&str> {
+        let unjudged = self.rows.iter().filter(|row| {
+            let (demand, kept) = row.verdict();
+            !demand.is_empty() && kept.is_none()
+        });
+        unjudged.map(|row| row.name.as_str()).collect()
+    }
+
     /// As Markdown.
     pub(crate) fn render(&self) -> String {
         let mut text = String::from(
@@ -229,6 +238,7 @@ mod tests {
     fn what_has_no_peer_is_not_judged_against_it() {
         let alone = table(Judge::Echo, &[5.0, 7.0], &[], &[]);
         assert!(alone.missed().is_empty());
+        assert_eq!(alone.unjudged(), ["it"]);
         assert!(alone.render().contains("| it | 6.00 (5.00–7.00) | – | – |"));
     }
 }

@@ -94,6 +94,9 @@ impl Api {
             .tls_backend_preconfigured(tls.as_ref().clone())
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            // Minutes pass between calls. An idle connection would be the second one that this node
+            // keeps at the server, which counts them.
+            .pool_max_idle_per_host(0)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .user_agent(concat!("sortie-agent/", env!("CARGO_PKG_VERSION")))

@@ -201,7 +201,11 @@ impl Control {
         const RULE: OperationRule = authorize::CREATE_ACTIVATION;
         let names = &self.inner.names;
         let directory = self.directory().await?;
-        let ask = self.passing_role(&directory, creation_ask(names, &input.tags), &input.iam_role);
+        let ask = self.passing_role(
+            &directory,
+            creation_ask(names, &input.tags),
+            &input.iam_role,
+        );
         self.authorize_in(&directory, call, &RULE, &ask, None, ())?;
         let activation_code = mint::activation_code()?;
         let activation = new_activation(input, &activation_code, call.now)?;

@@ -10,9 +10,7 @@ use sortie_types::{AccessKeyId, NodeId, Secret, Timestamp, UniqueId};
 use crate::{
     Control,
     arns::role_name,
-    call::{
-        Caller, InternalError, NodeCaller, RoleCaller, TemporarySession, UserCaller, internal,
-    },
+    call::{Caller, InternalError, NodeCaller, RoleCaller, TemporarySession, UserCaller, internal},
     credentials::{Holder, TemporaryCredentials},
     directory::Directory,
     seal,
@@ -313,11 +311,7 @@ fn key_is_good(directory: &Directory, key: &AccessKeyId) -> bool {
 
 /// Whether what temporary credentials come from in the end is still good: the long-lived key, the
 /// user's password, or the role of a node. Stricter than IAM, where they outlive it.
-fn origin_is_good(
-    directory: &Directory,
-    session: &TemporarySession,
-    beginning: &UniqueId,
-) -> bool {
+fn origin_is_good(directory: &Directory, session: &TemporarySession, beginning: &UniqueId) -> bool {
     match &session.issuing_key {
         Some(key) => key_is_good(directory, key),
         None => match directory.user_by_id(beginning) {

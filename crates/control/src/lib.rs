@@ -49,11 +49,11 @@ pub use authenticate::{AuthenticationError, KnownKey, NodeKeys};
 pub use authorize::{
     Access, Authorized, Denied, OPERATIONS, OperationRule, ResourceKind, operation_rule,
 };
+pub use bootstrap::{CreateAdministratorError, NODE_ROLE, NewAdministrator};
 pub use call::{
     Call, Caller, InternalError, NodeCaller, Recorded, RoleCaller, TemporarySession, UserCaller,
 };
 pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
-pub use bootstrap::{CreateAdministratorError, NODE_ROLE, NewAdministrator};
 pub use control::{Control, OpenError, Settings};
 pub use enrol::{
     RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,
@@ -110,17 +110,19 @@ pub use sessions::{
     StartSessionOutput, TerminateSessionError, TerminateSessionInput, TerminateSessionOutput,
 };
 pub use sign_in::{
-    CallerKind, GetCallerError, GetCallerOutput, SignInError, SignInInput, SignInOutput, SignedInWith,
-};
-pub use sts::{
-    AssumeRoleError, AssumeRoleInput, AssumeRoleOutput, GetSessionTokenError,
-    GetSessionTokenInput, IssuedCredentials,
+    CallerKind, GetCallerError, GetCallerOutput, SignInError, SignInInput, SignInOutput,
+    SignedInWith,
 };
 /// What a simulation decides.
 pub use sortie_iam::Outcome;
 /// The rows that answers are made of, so that callers of control need not know where they are kept.
 pub use sortie_ports::{
-    Activation, Grants, IdentityUse, Node, NodeInfo, PingStatus, Role, Session, SessionState, StoreError, TrailEntry, User,
+    Activation, Grants, IdentityUse, Node, NodeInfo, PingStatus, Role, Session, SessionState,
+    StoreError, TrailEntry, User,
+};
+pub use sts::{
+    AssumeRoleError, AssumeRoleInput, AssumeRoleOutput, GetSessionTokenError, GetSessionTokenInput,
+    IssuedCredentials,
 };
 pub use tags::{
     AddTagsToResourceInput, ListTagsForResourceInput, ListTagsForResourceOutput,

@@ -251,7 +251,11 @@ impl Control {
         let holder = Holder::Node {
             node_id: node.id,
             iam_role: node.iam_role,
-            role: proof.resource().role.as_ref().map(|role| role.unique_id.clone()),
+            role: proof
+                .resource()
+                .role
+                .as_ref()
+                .map(|role| role.unique_id.clone()),
         };
         let session = TemporarySession::new(call.now, expiration);
         let credentials = TemporaryCredentials::mint(holder, session)?;
@@ -323,7 +327,9 @@ impl Control {
         input: UpdateInstanceInformationInput,
     ) -> Result<Recorded<()>, UpdateInstanceInformationError> {
         const RULE: OperationRule = authorize::UPDATE_INSTANCE_INFORMATION;
-        let proof = self.authorize_self(call, &RULE, Some(&input.instance_id)).await?;
+        let proof = self
+            .authorize_self(call, &RULE, Some(&input.instance_id))
+            .await?;
         let node_id = &proof.resource().node_id;
         let done = Done::with(())
             .about([self.inner.names.node_resource(node_id)])
@@ -351,7 +357,9 @@ impl Control {
         input: CreateControlChannelInput,
     ) -> Result<Recorded<CreateChannelOutput>, CreateControlChannelError> {
         const RULE: OperationRule = authorize::CREATE_CONTROL_CHANNEL;
-        let proof = self.authorize_self(call, &RULE, Some(&input.node_id)).await?;
+        let proof = self
+            .authorize_self(call, &RULE, Some(&input.node_id))
+            .await?;
         let node_id = &proof.resource().node_id;
         if self.active_node(node_id).await?.is_none() {
             let id = input.node_id;
@@ -389,7 +397,8 @@ impl Control {
         };
         let id: SessionId = input.session_id.parse().map_err(|_| absent())?;
         let session = self.inner.state.session(&id).await?.ok_or_else(absent)?;
-        self.authorize_self(call, &RULE, Some(session.target.as_str())).await?;
+        self.authorize_self(call, &RULE, Some(session.target.as_str()))
+            .await?;
         if !LIVING.contains(&session.state) {
             return Err(CreateDataChannelError::Over);
         }

@@ -431,9 +431,7 @@ impl Control {
         let invalid = || DeregisterManagedInstanceError::InvalidInstanceId {
             id: input.instance_id.clone(),
         };
-        let proof = self
-            .authorize_node(call, &RULE, &input.instance_id)
-            .await?;
+        let proof = self.authorize_node(call, &RULE, &input.instance_id).await?;
         let node_id = proof.resource().as_ref().ok_or_else(invalid)?;
         let by = authorize::principal(&self.inner.names, &call.caller);
         let reason = format!("The node was deregistered by {by}.");

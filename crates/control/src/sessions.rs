@@ -6,8 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 use sortie_evidence::HIDDEN;
 use sortie_ports::{
-    Change, Conflict, Node, Session, SessionPatch, SessionQuery, SessionState, Signal,
-    StoreError,
+    Change, Conflict, Node, Session, SessionPatch, SessionQuery, SessionState, Signal, StoreError,
 };
 use sortie_types::{Secret, SessionId, Tag, Timestamp};
 

@@ -15,8 +15,8 @@ use crate::{
     arns::role_name,
     authorize::{self, Ask, Denied, OperationRule, rule_named},
     call::{
-        Call, Caller, InternalError, NodeCaller, Recorded, RoleCaller, TemporarySession, UserCaller,
-        internal, refusable,
+        Call, Caller, InternalError, NodeCaller, Recorded, RoleCaller, TemporarySession,
+        UserCaller, internal, refusable,
     },
     context::GLOBAL_REGION,
     failures::Verdict,

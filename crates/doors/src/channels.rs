@@ -17,7 +17,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sortie_control::{Call, Caller};
-use sortie_gateway::{Gateway, Io, Peer, Socket};
+use sortie_gateway::{Gateway, Io, Peer};
 use sortie_wire::{AwsError, Protocol, Service};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -144,13 +144,15 @@ impl House {
             let failure = Failure::of(AwsError::unavailable(Protocol::Channel));
             return self.failed(&received, service, &call, failure).await;
         };
+        let response = switching(&accept, &received);
+        // The request ends here: its headers hold the whole buffer that it was read into, which a
+        // channel would keep as long as it is open.
         let opened = Opened {
             channel,
             name,
             call,
-            received,
+            connection: received.connection,
         };
-        let response = switching(&accept, &opened.received);
         self.tasks
             .spawn(opened.hand_over(upgrade, self.gateway.clone()));
         response.into()
@@ -251,7 +253,7 @@ struct Opened {
     channel: Channel,
     name: String,
     call: Call,
-    received: Received,
+    connection: Connection,
 }
 
 impl Opened {
@@ -268,12 +270,18 @@ impl Opened {
                 return;
             }
         };
-        let socket = websocket(upgraded, self.received.connection).await;
+        let io: Box<dyn Io> = Box::new(Held {
+            io: TokioIo::new(upgraded),
+            _connection: self.connection,
+        });
+        // Boxed: what a channel needs while it opens must not stay in the task of one that idles.
         match self.channel {
             Channel::OpenControl | Channel::CreateControl => {
-                gateway.control_channel(self.call, self.name, socket).await;
+                let socket = Gateway::control_websocket(io).await;
+                Box::pin(gateway.control_channel(self.call, self.name, socket)).await;
             }
             Channel::OpenData | Channel::CreateData => {
+                let socket = Gateway::websocket(io).await;
                 let peer = Peer {
                     source_ip: self.call.source_ip,
                     user_agent: self.call.user_agent,
@@ -283,18 +291,10 @@ impl Opened {
                         caller => Some(caller),
                     },
                 };
-                gateway.data_channel(self.name, peer, socket).await;
+                Box::pin(gateway.data_channel(self.name, peer, socket)).await;
             }
         }
     }
-}
-
-async fn websocket(upgraded: Upgraded, connection: Connection) -> Socket {
-    let io: Box<dyn Io> = Box::new(Held {
-        io: TokioIo::new(upgraded),
-        _connection: connection,
-    });
-    Gateway::websocket(io).await
 }
 
 /// An upgraded socket that keeps its connection, and with it the server's permit, as long as it

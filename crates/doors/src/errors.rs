@@ -3,16 +3,15 @@
 //! side is logged with its causes and told to nobody.
 
 use sortie_control::{
-    AssumeRoleError,
-    GetSessionTokenError,
-    CreateActivationError, CreateControlChannelError, CreateDataChannelError,
+    AssumeRoleError, CreateActivationError, CreateControlChannelError, CreateDataChannelError,
     DeleteActivationError, Denied, DeregisterManagedInstanceError, DescribeActivationsError,
     DescribeInstanceInformationError, DescribeInstancePropertiesError, DescribeSessionsError,
-    ExplainError, GetCallerError, SignInError,
-    GetCallerIdentityError, GetConnectionStatusError, IamError, InternalError, LookupEventsError, QuietError,
+    ExplainError, GetCallerError, GetCallerIdentityError, GetConnectionStatusError,
+    GetSessionTokenError, IamError, InternalError, LookupEventsError, QuietError,
     RegisterManagedInstanceError, RequestManagedInstanceRoleTokenError, ResumeSessionError,
-    StartSessionError, TagsError, TerminateSessionError, UpdateInstanceInformationError,
-    UpdateManagedInstancePublicKeyError, UpdateManagedInstanceRoleError,
+    SignInError, StartSessionError, TagsError, TerminateSessionError,
+    UpdateInstanceInformationError, UpdateManagedInstancePublicKeyError,
+    UpdateManagedInstanceRoleError,
 };
 use sortie_wire::{AwsError, Protocol, Service, shapes::iam::errors as iam, sigv4::SigError};
 

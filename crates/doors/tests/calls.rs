@@ -264,7 +264,10 @@ async fn refused_and_unknown_targets_read_as_on_aws() {
 #[tokio::test]
 async fn a_caller_who_hangs_up_leaves_its_record_all_the_same() {
     let world = World::start().await;
-    let draft = world.json("AmazonSSM.CreateActivation", &json!({ "IamRole": "SortieNode" }));
+    let draft = world.json(
+        "AmazonSSM.CreateActivation",
+        &json!({ "IamRole": "SortieNode" }),
+    );
     let draft = draft.signed(&world.admin, "ssm");
     let stream = TcpStream::connect(world.address).await.unwrap();
     let io = TokioIo::new(stream);

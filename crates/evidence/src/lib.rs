@@ -4,5 +4,6 @@
 mod record;
 
 pub use record::{
-    AuditRecord, Category, Failure, HIDDEN, Resource, SessionAttributes, SessionIssuer, UserIdentity,
+    AuditRecord, Category, Failure, HIDDEN, Resource, SessionAttributes, SessionIssuer,
+    UserIdentity,
 };

@@ -105,7 +105,12 @@ impl Gateway {
 
     /// An upgraded connection as a websocket to be given to the gateway.
     pub async fn websocket(io: Box<dyn Io>) -> Socket {
-        socket::websocket(io).await
+        socket::websocket(io, socket::READ_BUFFER).await
+    }
+
+    /// The same for a control channel.
+    pub async fn control_websocket(io: Box<dyn Io>) -> Socket {
+        socket::websocket(io, socket::CONTROL_READ_BUFFER).await
     }
 
     /// Serves a node's control channel until it ends. `node_id` is the one in the URL; the call's

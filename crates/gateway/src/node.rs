@@ -78,19 +78,38 @@ struct Channel {
 }
 
 /// Serves a control channel until it ends.
-pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut socket: Socket) {
+pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, socket: Socket) {
+    // Boxed: nodes idle nearly all of the time, and what opening takes is many times what that takes.
+    let opening = Box::pin(open(shared, call, node_id, socket));
+    let Some((mut channel, mut socket)) = opening.await else {
+        return;
+    };
+    let why = channel.relay(&mut socket).await;
+    debug!(node_id = %channel.node_id(), why, "control channel ended");
+    // At once: the node has a grace to come back, and must not believe that this one is open.
+    channel.shared.part(socket, None);
+    channel.unregister(why).await;
+}
+
+/// Takes the open message, and makes this the node's channel if it may be.
+async fn open(
+    shared: Arc<Shared>,
+    call: Call,
+    node_id: String,
+    mut socket: Socket,
+) -> Option<(Channel, Socket)> {
     let patience = shared.options.open_message_timeout;
     let opening = socket::open_message(&mut socket, socket::LARGEST_CONTROL_OPEN, patience);
-    let open = match shared.stop_nodes.run_until_cancelled(opening).await {
-        None => return,
-        Some(Ok(text)) => OpenControl::parse(text.as_bytes()).map_err(|error| error.to_string()),
-        Some(Err(failure)) => Err(failure.to_string()),
+    let open = match shared.stop_nodes.run_until_cancelled(opening).await? {
+        Ok(text) => OpenControl::parse(text.as_bytes()).map_err(|error| error.to_string()),
+        Err(failure) => Err(failure.to_string()),
     };
     let open = match open {
         Ok(open) => open,
         Err(failure) => {
             debug!(%node_id, %failure, "control channel given up");
-            return shared.farewell(socket, None).await;
+            shared.farewell(socket, None).await;
+            return None;
         }
     };
     let accepted = shared
@@ -101,10 +120,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut 
         Ok(node) => node,
         Err(refusal) => {
             info!(%node_id, source_ip = %call.source_ip, %refusal, "control channel refused");
-            return shared.farewell(socket, None).await;
+            shared.farewell(socket, None).await;
+            return None;
         }
     };
-    let (mut channel, cloned) = Channel::register(shared, node, &call, &open);
+    let (channel, cloned) = Channel::register(shared, node, &call, &open);
     if let Some(addresses) = cloned {
         channel
             .shared
@@ -114,11 +134,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, call: Call, node_id: String, mut 
     }
     channel.announce(&call, &open).await;
     channel.greet(open.sessions.as_deref()).await;
-    let why = channel.relay(&mut socket).await;
-    debug!(%node_id, why, "control channel ended");
-    // At once: the node has a grace to come back, and must not believe that this one is open.
-    channel.shared.part(socket, None);
-    channel.unregister(why).await;
+    Some((channel, socket))
 }
 
 impl Channel {
@@ -238,11 +254,12 @@ impl Channel {
                     Some(Ok(message)) => {
                         heard = Instant::now();
                         self.shared.control.heard(self.node_id(), wall());
-                        self.message(message).await;
+                        Box::pin(self.message(message)).await;
                     }
                 },
                 Some(bytes) = self.outgoing.recv() => {
-                    if !write(socket, Message::Binary(bytes), &mut self.outgoing).await {
+                    let first = Message::Binary(bytes);
+                    if !Box::pin(write(socket, first, &mut self.outgoing)).await {
                         return "takes no more bytes";
                     }
                 }
@@ -251,7 +268,7 @@ impl Channel {
                         return "silent for too long";
                     }
                     let question = Message::Ping(Bytes::from_static(b"keepalive"));
-                    if !write(socket, question, &mut self.outgoing).await {
+                    if !Box::pin(write(socket, question, &mut self.outgoing)).await {
                         return "takes no more bytes";
                     }
                 }

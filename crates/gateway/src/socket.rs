@@ -98,25 +98,28 @@ const LARGEST_MESSAGE: usize = 1024 * 1024 + 4096;
 pub(crate) const LARGEST_DATA_OPEN: usize = 16 * 1024;
 /// Control channels are opened by nodes that signed; ours list their sessions.
 pub(crate) const LARGEST_CONTROL_OPEN: usize = 256 * 1024;
-const READ_BUFFER: usize = 8 * 1024;
+pub(crate) const READ_BUFFER: usize = 8 * 1024;
+/// There are as many control channels as nodes, and hardly anything is said on them.
+pub(crate) const CONTROL_READ_BUFFER: usize = 1024;
 const WRITE_BUFFER: usize = 64 * 1024;
 /// How long a peer that was told everything has to hang up.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// The server's side of an upgraded connection.
-pub(crate) async fn websocket(io: Box<dyn Io>) -> Socket {
+/// The server's side of an upgraded connection, with a read buffer of this many bytes.
+pub(crate) async fn websocket(io: Box<dyn Io>, read_buffer: usize) -> Socket {
     let metered = Metered {
         io,
         left: Some(LARGEST_DATA_OPEN + READ_BUFFER),
     };
-    WebSocketStream::from_raw_socket(metered, Role::Server, Some(websocket_config())).await
+    WebSocketStream::from_raw_socket(metered, Role::Server, Some(websocket_config(read_buffer)))
+        .await
 }
 
 /// Most sockets idle most of the time, so read buffers are
 /// small; write buffers are bounded, and nothing larger than a frame of ours is taken.
-fn websocket_config() -> WebSocketConfig {
+fn websocket_config(read_buffer: usize) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
+        .read_buffer_size(read_buffer)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(WRITE_BUFFER + 4 * LARGEST_MESSAGE)
         .max_message_size(Some(LARGEST_MESSAGE))

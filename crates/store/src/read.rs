@@ -104,11 +104,21 @@ pub(crate) async fn node(
     connection: &mut SqliteConnection,
     id: &NodeId,
 ) -> Result<Option<Node>, StoreError> {
+    // One statement: nodes are asked for with every call that one makes. A row for each tag, or one
+    // without any.
     let select = query(sql::NODE).bind(id.as_str());
-    let Some(mut node) = one(connection, select, decode::node).await? else {
+    let rows = select.fetch_all(connection).await.map_err(engine)?;
+    let Some(first) = rows.first() else {
         return Ok(None);
     };
-    node.tags = tags_of(connection, &TaggedResource::Node(id.clone())).await?;
+    let mut node = decode::node(first)?;
+    for row in &rows {
+        let columns = Columns { table: "tags", row };
+        if let Some(key) = columns.get("tag_key")? {
+            let value = columns.get("tag_value")?;
+            node.tags.push(Tag { key, value });
+        }
+    }
     Ok(Some(node))
 }
 

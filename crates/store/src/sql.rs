@@ -145,7 +145,11 @@ statements! {
     SET_NODE_NAME = "UPDATE nodes SET name = $2 WHERE id = $1 AND state = 'Active'";
     SET_NODE_ROLE = "UPDATE nodes SET iam_role = $2 WHERE id = $1 AND state = 'Active'";
     SET_NO_NODE_CONNECTED = "UPDATE nodes SET connected = FALSE WHERE connected";
-    NODE = concat!("SELECT ", node_columns!(), " FROM nodes WHERE id = $1");
+    NODE = concat!(
+        "SELECT ", node_columns!(), ", tag.key AS tag_key, tag.value AS tag_value FROM nodes \
+        LEFT JOIN tags tag ON tag.kind = 'node' AND tag.resource_id = nodes.id \
+        WHERE nodes.id = $1 ORDER BY tag.key"
+    );
     NODES = nodes_page!(node_columns!());
     TAGS_OF_NODES = concat!(
         "SELECT t.resource_id, t.key, t.value FROM tags t JOIN (",

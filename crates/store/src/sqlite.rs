@@ -9,7 +9,9 @@ use sortie_ports::{
 };
 use sortie_types::{ActivationId, NodeId, SessionId, Timestamp};
 use sqlx::{
-    ConnectOptions, Sqlite, SqlitePool, Transaction, query,
+    ConnectOptions, Sqlite, SqlitePool, Transaction,
+    pool::PoolConnection,
+    query,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -108,7 +110,13 @@ impl SqliteState {
         })
     }
 
-    /// A snapshot to read from.
+    /// For a question of one statement, which is a snapshot by itself. Each statement is a way to the
+    /// connection's thread and back, which takes more time than most questions do.
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(engine)
+    }
+
+    /// A snapshot to read from with several statements.
     async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         self.readers.begin().await.map_err(engine)
     }
@@ -132,16 +140,16 @@ impl State for SqliteState {
     }
 
     async fn installation(&self) -> Result<Option<Installation>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::INSTALLATION);
-        read::one(&mut snapshot, select, decode::installation).await
+        read::one(&mut reader, select, decode::installation).await
     }
 
     async fn administrator_made(&self, name: &str) -> Result<bool, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let found = query(sql::ADMINISTRATOR)
             .bind(name)
-            .fetch_optional(&mut *snapshot)
+            .fetch_optional(&mut *reader)
             .await;
         Ok(found.map_err(engine)?.is_some())
     }
@@ -154,8 +162,8 @@ impl State for SqliteState {
         if let Some(revision) = self.identity_revision.get() {
             return Ok(revision);
         }
-        let mut snapshot = self.snapshot().await?;
-        let revision = read::identity_revision(&mut snapshot).await;
+        let mut reader = self.reader().await?;
+        let revision = read::identity_revision(&mut reader).await;
         revision.map_err(engine)
     }
 
@@ -169,9 +177,9 @@ impl State for SqliteState {
         kind: IdentityKind,
         key: &str,
     ) -> Result<Option<IdentityUse>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::IDENTITY_USE).bind(kind.as_str()).bind(key);
-        read::one(&mut snapshot, select, decode::identity_use).await
+        read::one(&mut reader, select, decode::identity_use).await
     }
 
     async fn activation(&self, id: &ActivationId) -> Result<Option<Activation>, StoreError> {
@@ -189,8 +197,8 @@ impl State for SqliteState {
     }
 
     async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
-        read::node(&mut snapshot, id).await
+        let mut reader = self.reader().await?;
+        read::node(&mut reader, id).await
     }
 
     async fn nodes(&self, after: Option<NodeId>, limit: usize) -> Result<Vec<Node>, StoreError> {
@@ -199,14 +207,14 @@ impl State for SqliteState {
     }
 
     async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let select = query(sql::SESSION).bind(id.as_str());
-        read::one(&mut snapshot, select, decode::session).await
+        read::one(&mut reader, select, decode::session).await
     }
 
     async fn sessions(&self, query: SessionQuery) -> Result<Vec<Session>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
-        read::sessions(&mut snapshot, &query).await
+        let mut reader = self.reader().await?;
+        read::sessions(&mut reader, &query).await
     }
 
     async fn trail(&self, query: TrailQuery) -> Result<Vec<(i64, TrailEntry)>, StoreError> {

@@ -67,9 +67,8 @@ fn profile<'a>(
 }
 
 fn acceptable(names: &Names, user: &User, password: &Secret) -> Result<(), IamError> {
-    violation(names, user, password).map_or(Ok(()), |why| {
-        Err(IamError::PasswordPolicyViolation(why))
-    })
+    violation(names, user, password)
+        .map_or(Ok(()), |why| Err(IamError::PasswordPolicyViolation(why)))
 }
 
 /// What AWS's default password policy has against a password.

@@ -26,5 +26,3 @@ pub(crate) mod simulate;
 pub(crate) mod testing;
 pub(crate) mod trust;
 pub(crate) mod users;
-
-

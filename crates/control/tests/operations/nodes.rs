@@ -413,7 +413,9 @@ async fn roles_change_for_nodes_that_exist() {
     let invalid = update(node_id.as_str(), "no role").await;
     assert!(matches!(invalid, Err(Error::InvalidRole(_))));
     let untrusting = role_of(&world, "Untrusting", "ec2.amazonaws.com").await;
-    let untrusting = update(node_id.as_str(), &untrusting.name).await.unwrap_err();
+    let untrusting = update(node_id.as_str(), &untrusting.name)
+        .await
+        .unwrap_err();
     assert_eq!(
         untrusting.to_string(),
         "Nonexistent role or missing ssm service principal in trust policy: Untrusting"

@@ -16,8 +16,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sortie_control::{
     Authorized, Call, Caller, Control, CreateActivationInput, CreateActivationOutput,
-    CreateUserInput, NewAdministrator, NodeCaller, RegisterManagedInstanceError, RegisterManagedInstanceInput,
-    RootKey, Settings, StartSessionInput, StartSessionOutput, UserCaller,
+    CreateUserInput, NewAdministrator, NodeCaller, RegisterManagedInstanceError,
+    RegisterManagedInstanceInput, RootKey, Settings, StartSessionInput, StartSessionOutput,
+    UserCaller,
 };
 use sortie_evidence::AuditRecord;
 use sortie_ports::{

@@ -309,7 +309,11 @@ impl World {
 
     pub(crate) async fn control_token(&self, node: usize) -> Secret {
         let node_id = &self.nodes[node];
-        let call = call(self.node_caller(node_id), "CreateControlChannel", "192.0.2.7");
+        let call = call(
+            self.node_caller(node_id),
+            "CreateControlChannel",
+            "192.0.2.7",
+        );
         let input = CreateControlChannelInput {
             node_id: node_id.to_string(),
         };
