@@ -1,7 +1,12 @@
 //! A person at a terminal: signing in with a password and a code, who one is, why something is refused,
 //! and a shell with the keys that signing in gave. The administrator uses the stock AWS CLI.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -115,7 +120,7 @@ fn said(command: &mut Command) -> Result<(Option<i32>, String, String)> {
     ))
 }
 
-fn enabled_device(installation: &Installation, aws: &PathBuf) -> Result<Authenticator> {
+fn enabled_device(installation: &Installation, aws: &Path) -> Result<Authenticator> {
     let seed_file = installation.scratch().join("seed");
     let seed_path = seed_file.to_string_lossy().into_owned();
     let create = [

@@ -2,7 +2,11 @@
 //! for nodes, users who may reach one node each, MFA, hours, one's own sessions, and access that is
 //! taken away in the middle of a session.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -178,7 +182,7 @@ impl Story {
 }
 
 /// Role, policy, activation, registration: the first page of every tutorial.
-fn second_node(installation: &Installation, aws: &PathBuf) -> Result<(String, Agent)> {
+fn second_node(installation: &Installation, aws: &Path) -> Result<(String, Agent)> {
     let trust = json!({
         "Version": "2012-10-17",
         "Statement": {
