@@ -3,16 +3,17 @@
 //! or node that is switched off is refused at once.
 
 use sortie_ports::{
-    Change, Commit, Conflict, IdentityKind, IdentityUse, Node, NodeState, Role, StoreError,
+    Change, Commit, Conflict, IdentityKind, IdentityUse, Node, NodeState, StoreError,
 };
 use sortie_types::{AccessKeyId, NodeId, Secret, Timestamp, UniqueId};
 
 use crate::{
     Control,
-    arns::role_name,
+    arns::Names,
     call::{Caller, InternalError, NodeCaller, RoleCaller, TemporarySession, UserCaller, internal},
     credentials::{Holder, TemporaryCredentials},
     directory::Directory,
+    pass_role::role_of_nodes,
     seal,
 };
 
@@ -122,7 +123,14 @@ impl Control {
             self.known_node(node_id).await?;
         }
         let session = Some(credentials.session);
-        let caller = caller_of(&directory, credentials.holder, key_id.clone(), session)?;
+        let names = &self.inner.names;
+        let caller = caller_of(
+            names,
+            &directory,
+            credentials.holder,
+            key_id.clone(),
+            session,
+        )?;
         Ok(KnownKey {
             caller,
             secret: credentials.secret,
@@ -160,7 +168,8 @@ impl Control {
             .map_err(|_| AuthenticationError::UnknownKey)?;
         let node = self.known_node(&node_id).await?;
         let directory = self.directory().await?;
-        let caller = node_by_key(&directory, node.id.clone(), node.iam_role);
+        let names = &self.inner.names;
+        let caller = node_by_key(names, &directory, node.id.clone(), node.iam_role);
         Ok(NodeKeys {
             node_id: node.id,
             current: node.public_key,
@@ -214,27 +223,24 @@ impl Control {
 }
 
 /// A node that acts by its own key, or by a token of a session on it.
-pub(crate) fn node_by_key(directory: &Directory, node_id: NodeId, iam_role: String) -> Caller {
+pub(crate) fn node_by_key(
+    names: &Names,
+    directory: &Directory,
+    node_id: NodeId,
+    iam_role: String,
+) -> Caller {
     Caller::Node(Box::new(NodeCaller {
         node_id,
-        role: node_role(directory, &iam_role, None),
+        role: role_of_nodes(names, directory, &iam_role, None).cloned(),
         iam_role,
         access_key_id: None,
         issued: None,
     }))
 }
 
-/// The role of a node. By unique id where that is known: a role that was made anew is another one.
-fn node_role(directory: &Directory, iam_role: &str, known: Option<&UniqueId>) -> Option<Role> {
-    let role = match known {
-        Some(id) => directory.role_by_id(id),
-        None => directory.role(role_name(iam_role)),
-    };
-    role.cloned()
-}
-
 /// Those behind a key as they are now. A temporary key is as good as what it was issued for.
 pub(crate) fn caller_of(
+    names: &Names,
     directory: &Directory,
     holder: Holder,
     access_key_id: AccessKeyId,
@@ -247,7 +253,7 @@ pub(crate) fn caller_of(
             role,
         } => Ok(Caller::Node(Box::new(NodeCaller {
             node_id,
-            role: node_role(directory, &iam_role, role.as_ref()),
+            role: role_of_nodes(names, directory, &iam_role, role.as_ref()).cloned(),
             iam_role,
             access_key_id: Some(access_key_id),
             issued: session.map(|session| session.issued),

@@ -415,7 +415,7 @@ impl Control {
         let directory = self.directory().await?;
         let circumstances = Circumstances::of_session(session)?;
         let caller = circumstances
-            .caller(&directory, session)
+            .caller(&self.inner.names, &directory, session)
             .map_err(|_| self.ownerless(session))?;
         let names = &self.inner.names;
         let about = names.session_resource(&session.id);
@@ -447,7 +447,8 @@ impl Control {
         let node = self.active_node(&session.target).await?;
         let node = node.ok_or(AcceptError::Gone)?;
         let directory = self.directory().await?;
-        let caller = node_by_key(&directory, node.id.clone(), node.iam_role);
+        let names = &self.inner.names;
+        let caller = node_by_key(names, &directory, node.id.clone(), node.iam_role);
         let call = call_of(caller, &RULE, session, open, now)?;
         self.authorize_in(&directory, &call, &RULE, &Ask::any(), Some(&node.id), ())?;
         let done = Done::with(()).about([

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Control,
+    arns::Names,
     authenticate::caller_of,
     authorize,
     call::{Call, Caller, InternalError, TemporarySession},
@@ -109,15 +110,15 @@ impl Circumstances {
     /// Who started the session, as they are now; the reason when they are gone, or their key is.
     pub(crate) fn caller(
         &self,
+        names: &Names,
         directory: &Directory,
         session: &Session,
     ) -> Result<Caller, String> {
         let owner = session.owner_unique_id.clone();
         let holder = self.holder.clone().unwrap_or(Holder::User { user: owner });
         let key = &self.access_key_id;
-        caller_of(directory, holder, key.clone(), self.session.clone()).map_err(|_| match directory
-            .user_by_id(&session.owner_unique_id)
-        {
+        let caller = caller_of(names, directory, holder, key.clone(), self.session.clone());
+        caller.map_err(|_| match directory.user_by_id(&session.owner_unique_id) {
             Some(_) => format!(
                 "Your session was ended because the credentials that it was started with \
                      ({key}) are not good any more."
@@ -287,7 +288,7 @@ impl Control {
         session: &Session,
     ) -> Result<Verdict, InternalError> {
         let circumstances = Circumstances::of_session(session)?;
-        let caller = match circumstances.caller(directory, session) {
+        let caller = match circumstances.caller(&self.inner.names, directory, session) {
             Ok(caller) => caller,
             Err(reason) => return Ok(Verdict::Ends(reason)),
         };

@@ -3,10 +3,11 @@
 
 use sortie_iam::{Context, Outcome, Policies, Principal};
 use sortie_ports::Role;
+use sortie_types::UniqueId;
 
 use crate::{
     Control,
-    arns::role_name,
+    arns::{Names, role_name},
     authorize::{Ask, AskedResource, Question},
     context::Keys,
     directory::Directory,
@@ -43,27 +44,44 @@ impl Control {
         directory: &Directory,
         iam_role: &str,
     ) -> Result<(), UnusableRole> {
-        let trusted = named_role(directory, iam_role).is_some_and(|role| {
-            let trust = directory.trust_policy(role);
-            let principal = Principal::Service {
-                name: SERVICE.to_owned(),
-            };
-            let question = Question {
-                principal: &principal,
-                policies: Policies {
-                    resource: Some(&trust),
-                    ..Policies::default()
-                },
-                action: "sts:AssumeRole",
-                resource: Some(&AskedResource::new(self.inner.names.role_arn(role))),
-                context: &Context::new(),
-            };
-            question.decide(&self.inner.names) == Outcome::Allowed
-        });
-        trusted.then_some(()).ok_or_else(|| UnusableRole {
+        let role = role_of_nodes(&self.inner.names, directory, iam_role, None);
+        role.map(|_| ()).ok_or_else(|| UnusableRole {
             iam_role: iam_role.to_owned(),
         })
     }
+}
+
+/// The role that nodes act with, by the name that is given for them or by unique id where that is
+/// known: a role that was made anew is another one. `None` when it does not trust the service any more.
+pub(crate) fn role_of_nodes<'a>(
+    names: &Names,
+    directory: &'a Directory,
+    iam_role: &str,
+    known: Option<&UniqueId>,
+) -> Option<&'a Role> {
+    let role = match known {
+        Some(id) => directory.role_by_id(id),
+        None => named_role(directory, iam_role),
+    };
+    role.filter(|role| trusts_service(names, directory, role))
+}
+
+fn trusts_service(names: &Names, directory: &Directory, role: &Role) -> bool {
+    let trust = directory.trust_policy(role);
+    let principal = Principal::Service {
+        name: SERVICE.to_owned(),
+    };
+    let question = Question {
+        principal: &principal,
+        policies: Policies {
+            resource: Some(&trust),
+            ..Policies::default()
+        },
+        action: "sts:AssumeRole",
+        resource: Some(&AskedResource::new(names.role_arn(role))),
+        context: &Context::new(),
+    };
+    question.decide(names) == Outcome::Allowed
 }
 
 /// A role by the name that is given for nodes. A path before the name must be the role's.

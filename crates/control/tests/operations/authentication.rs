@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use sortie_control::{
-    AuthenticationError, Caller, CreateAdministratorError, GetCallerIdentityError,
+    AuthenticationError, Caller, CreateAdministratorError, CreateRoleInput, GetCallerIdentityError,
     NewAdministrator, RequestManagedInstanceRoleTokenError, RequestManagedInstanceRoleTokenInput,
     RequestManagedInstanceRoleTokenOutput, UpdateManagedInstancePublicKeyError,
     UpdateManagedInstancePublicKeyInput, UpdateManagedInstanceRoleInput,
 };
 use sortie_types::{NodeId, Secret, Timestamp};
 
-use crate::world::{FINGERPRINT, START, World, call, nobody, public_key, role_of, secret};
+use crate::world::{
+    FINGERPRINT, NODE_ROLE, START, World, call, nobody, public_key, role_of, secret, trusting,
+};
 
 async fn credentials(
     world: &World,
@@ -315,6 +317,88 @@ async fn a_changed_role_shows_in_the_next_credentials() {
         .await
         .unwrap();
     assert!(matches!(known.caller, Caller::Node(node) if node.iam_role == "Others"));
+}
+
+#[tokio::test]
+async fn a_role_that_trusts_the_service_no_more_gives_nodes_nothing() {
+    let world = World::start().await;
+    let node_id = world.enrol(0).await;
+    let given = credentials(&world, &node_id, FINGERPRINT).await.unwrap();
+    let roles = async || {
+        let by_key = world.control.node_public_keys(node_id.as_str()).await;
+        let key = given.access_key_id.as_str();
+        let by_token = world
+            .control
+            .look_up_key(key, Some(&given.session_token), START);
+        let callers = [by_key.unwrap().caller, by_token.await.unwrap().caller];
+        callers.map(|caller| match caller {
+            Caller::Node(node) => node.role.map(|role| role.name),
+            other => panic!("{other:?}"),
+        })
+    };
+    let named = Some(NODE_ROLE.to_owned());
+    assert_eq!(roles().await, [named.clone(), named]);
+    let call = world.admin("UpdateAssumeRolePolicy");
+    let trust = trusting("ec2.amazonaws.com");
+    let updated = world
+        .control
+        .update_assume_role_policy(&call, NODE_ROLE, &trust);
+    updated.await.unwrap();
+    assert_eq!(roles().await, [None, None]);
+    let caller = world
+        .control
+        .node_public_keys(node_id.as_str())
+        .await
+        .unwrap()
+        .caller;
+    let call = self::call(caller, "RequestManagedInstanceRoleToken", START);
+    let input = RequestManagedInstanceRoleTokenInput {
+        fingerprint: FINGERPRINT.into(),
+    };
+    let refused = world
+        .control
+        .request_managed_instance_role_token(&call, input)
+        .await;
+    assert!(matches!(
+        refused,
+        Err(RequestManagedInstanceRoleTokenError::Denied(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_role_of_the_same_name_on_another_path_is_not_the_nodes() {
+    let world = World::start().await;
+    let node_id = world.enrol(0).await;
+    let make = async |path: &str| {
+        let input = CreateRoleInput {
+            name: "Deep".into(),
+            path: Some(path.into()),
+            trust_policy: trusting("ssm.amazonaws.com"),
+            ..CreateRoleInput::default()
+        };
+        let call = world.admin("CreateRole");
+        world.control.create_role(&call, input).await.unwrap();
+    };
+    let role = async || {
+        let keys = world.control.node_public_keys(node_id.as_str()).await;
+        match keys.unwrap().caller {
+            Caller::Node(node) => node.role.map(|role| role.path),
+            other => panic!("{other:?}"),
+        }
+    };
+    make("/a/").await;
+    let call = world.admin("UpdateManagedInstanceRole");
+    let input = UpdateManagedInstanceRoleInput {
+        instance_id: node_id.to_string(),
+        iam_role: "a/Deep".into(),
+    };
+    let updated = world.control.update_managed_instance_role(&call, input);
+    updated.await.unwrap();
+    assert_eq!(role().await.as_deref(), Some("/a/"));
+    let call = world.admin("DeleteRole");
+    world.control.delete_role(&call, "Deep").await.unwrap();
+    make("/b/").await;
+    assert_eq!(role().await, None);
 }
 
 #[tokio::test]

@@ -427,17 +427,22 @@ pub(crate) fn secret(text: &str) -> Secret {
     Secret::new(text)
 }
 
-/// A new role that a service may assume, without policies.
-pub(crate) async fn role_of(world: &World, name: &str, service: &str) -> Role {
+/// A trust policy of a service.
+pub(crate) fn trusting(service: &str) -> String {
     let trust = json!({
         "Version": "2012-10-17",
         "Statement": {
             "Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole",
         },
     });
+    trust.to_string()
+}
+
+/// A new role that a service may assume, without policies.
+pub(crate) async fn role_of(world: &World, name: &str, service: &str) -> Role {
     let input = sortie_control::CreateRoleInput {
         name: name.into(),
-        trust_policy: trust.to_string(),
+        trust_policy: trusting(service),
         ..sortie_control::CreateRoleInput::default()
     };
     let call = world.admin("CreateRole");
