@@ -117,7 +117,7 @@ impl Installation {
     pub(crate) fn activation(&self, nodes: u32) -> Result<Activation> {
         let server = api::Server::new(self.address, &fs::read(self.ca_file())?)?;
         let administrator = self.administrator()?;
-        let input = json!({ "IamRole": "SSMServiceRole", "RegistrationLimit": nodes });
+        let input = json!({ "IamRole": "SortieNode", "RegistrationLimit": nodes });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

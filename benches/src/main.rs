@@ -3,6 +3,7 @@
 //! simulated fleet instead.
 
 mod api;
+mod decisions;
 mod fleet;
 mod installation;
 mod memory;
@@ -62,6 +63,8 @@ struct Run {
 /// What can be measured without the other.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
+    /// Decisions of policies
+    Decisions,
     /// One shell, beside OpenSSH's
     Shells,
     /// The simulated nodes
@@ -87,12 +90,16 @@ fn measure(run: &Run) -> Result<ExitCode> {
             page::render(table, run.rounds, nodes, &before, nice),
         ),
     };
-    if run.only != Some(Part::Fleet) {
+    let wants = |part| run.only.is_none_or(|only| only == part);
+    if wants(Part::Decisions) {
+        decisions::measure(run.rounds, &mut table)?;
+    }
+    if wants(Part::Shells) {
         shells::measure(&run.programs, run.rounds, &mut table)?;
         // Also what is measured so far is worth keeping, should the fleet fail.
         keep(&table, 0)?;
     }
-    if run.only != Some(Part::Shells) {
+    if wants(Part::Fleet) {
         fleet::measure(&run.programs, run.nodes, &mut table)?;
         keep(&table, run.nodes)?;
     }

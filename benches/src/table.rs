@@ -17,6 +17,10 @@ pub(crate) enum Peer {
 pub(crate) enum Judge {
     None,
     /// In the row's unit.
+    AtLeast {
+        limit: f64,
+    },
+    /// In the row's unit.
     AtMost {
         limit: f64,
         aim: f64,
@@ -151,6 +155,10 @@ impl Row {
         let within = |value: Option<f64>, limit: f64| value.map(|value| value <= limit);
         match self.judge {
             Judge::None => (String::new(), None),
+            Judge::AtLeast { limit } => {
+                let kept = ours.map(|ours| ours >= limit);
+                (format!("≥ {}", figure(limit)), kept)
+            }
             Judge::AtMost { limit, aim } if limit <= aim => {
                 (format!("≤ {}", figure(limit)), within(ours, limit))
             }
@@ -226,6 +234,9 @@ mod tests {
                 .len(),
             1
         );
+        let least = Judge::AtLeast { limit: 200.0 };
+        assert!(table(least, &[200.0], &[], &[]).missed().is_empty());
+        assert_eq!(table(least, &[199.0], &[], &[]).missed().len(), 1);
         let none = Judge::AtMost {
             limit: 0.0,
             aim: 0.0,

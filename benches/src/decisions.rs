@@ -1,27 +1,34 @@
-//! Measures decisions a second on one core: a principal with ten policies of twenty statements each.
+//! Decisions of the policy engine a second, on one core, for a principal with ten policies of twenty
+//! statements each.
 //!
 //! The statements differ in services, actions, resources, variables and conditions, as those of a busy
-//! user do; requests are allowed late in the list, refused for want of an Allow, and denied. Run with
-//! `cargo run --release -p sortie-iam --example speed`.
+//! user do; requests are allowed late in the list, refused for want of an Allow, and denied.
 
 use std::{
     hint::black_box,
-    io::{self, Write},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use anyhow::Result;
 use serde_json::{Value, json};
 use sortie_iam::{
     Context, NamedPolicy, Outcome, Policies, Policy, PolicyKind, PolicySource, Principal, Request,
     Resource, decide,
 };
 
+use crate::{
+    note,
+    table::{Judge, Peer, Table},
+};
+
 const POLICIES: usize = 10;
 const STATEMENTS: usize = 20;
 const ACCOUNT: &str = "111122223333";
 
-fn main() -> anyhow::Result<()> {
+/// Measures each kind of request in `rounds` turns into `table`.
+pub(crate) fn measure(rounds: u32, table: &mut Table) -> Result<()> {
+    note("policy decisions");
     let identity = policies()?;
     let principal = Principal::user("arn:aws:iam::111122223333:user/alice", "AIDAALICEEXAMPLE");
     let context = context();
@@ -67,7 +74,6 @@ fn main() -> anyhow::Result<()> {
             Outcome::ImplicitlyDenied,
         ),
     ];
-    let mut output = io::stdout().lock();
     for (name, action, resource, resource_context, expected) in cases {
         let service = if resource.starts_with("instance") {
             "ec2"
@@ -87,9 +93,12 @@ fn main() -> anyhow::Result<()> {
             ..Policies::default()
         };
         anyhow::ensure!(decide(&request, &policies).outcome == expected, "{name}");
-        let (count, spent) = measure(&request, &policies);
-        let rate = f64::from(count) / spent.as_secs_f64();
-        writeln!(output, "{name:<24}{rate:>12.0} decisions/s")?;
+        let row = format!("policy decisions a second and core, thousands: {name}");
+        let judge = Judge::AtLeast { limit: 200.0 };
+        table.declare(&row, judge);
+        for _ in 0..rounds {
+            table.add(&row, Peer::Ours, rate(&request, &policies) / 1000.0);
+        }
     }
     Ok(())
 }
@@ -110,17 +119,18 @@ fn core_time(started: Instant) -> Duration {
     )
 }
 
-fn measure(request: &Request<'_>, policies: &Policies<'_>) -> (u32, Duration) {
+/// Decisions in a second of a core.
+fn rate(request: &Request<'_>, policies: &Policies<'_>) -> f64 {
     let started = Instant::now();
     let before = core_time(started);
-    let mut count = 0;
+    let mut count = 0_u32;
     while core_time(started).saturating_sub(before) < Duration::from_secs(1) {
         for _ in 0..1000 {
             black_box(decide(black_box(request), black_box(policies)));
         }
         count += 1000;
     }
-    (count, core_time(started).saturating_sub(before))
+    f64::from(count) / core_time(started).saturating_sub(before).as_secs_f64()
 }
 
 fn context() -> Context {
@@ -143,7 +153,7 @@ fn context() -> Context {
         .with("ssm:SessionDocumentAccessCheck", "true")
 }
 
-fn policies() -> anyhow::Result<Vec<NamedPolicy>> {
+fn policies() -> Result<Vec<NamedPolicy>> {
     let mut named = Vec::new();
     for policy in 0..POLICIES {
         let statements: Vec<Value> = (0..STATEMENTS)
