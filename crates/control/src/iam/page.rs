@@ -101,6 +101,14 @@ impl<'a> Pager<'a> {
         })
     }
 
+    /// With no more than so many items on the page.
+    pub(crate) fn at_most(self, items: usize) -> Self {
+        Self {
+            limit: self.limit.min(items),
+            ..self
+        }
+    }
+
     /// The page of a sequence whose keys rise.
     pub(crate) fn page<T>(
         &self,

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sortie_iam::{
-    Context, NamedPolicy, Outcome, Policies, Policy, PolicyKind, PolicySource, Principal, Reason,
-    Request, Resource, StatementRef, decide,
+    Context, NamedPolicy, Outcome, Policies, Policy, PolicyKind, PolicySource, Principal, Quota,
+    Reason, Request, Resource, StatementRef, decide, document_size,
 };
-use sortie_ports::{Grants, User};
+use sortie_ports::{Grants, StoreError, User};
 use sortie_types::{Arn, Tag, Timestamp};
+use tokio::sync::Semaphore;
 
 use super::{
     ask,
@@ -17,15 +18,24 @@ use super::{
     document::{place, statements},
     entity::{Held, Holder, user_arn},
     error::IamError,
-    page::{Page, PageRequest},
+    page::{Page, PageRequest, Pager},
 };
 use crate::{
     Control,
     arns::Names,
     authorize::{self, Ask, OperationRule},
-    call::{Call, Recorded},
+    call::{Call, InternalError, Recorded},
     directory::Directory,
+    trail::Done,
 };
+
+/// Simulations that run at the same time, each on a thread of its own. Others wait.
+const AT_ONCE: usize = 2;
+static RUNNING: Semaphore = Semaphore::const_new(AT_ONCE);
+/// Bytes of missing keys and matched statements on a page: every result has all of them again.
+const PAGE_BYTES: usize = 4 << 20;
+/// What a statement that is named in a result takes.
+const STATEMENT_BYTES: usize = 128;
 
 /// What to simulate.
 #[derive(Clone, Debug, Default)]
@@ -74,8 +84,8 @@ pub struct Simulated {
     pub outcome: Outcome,
     /// What led to it: the statement that denies, or those that allow.
     pub matched: Vec<MatchedStatement>,
-    /// Condition keys that the policies ask for and that nobody gave.
-    pub missing_keys: Vec<String>,
+    /// Condition keys that the policies ask for and that nobody gave: the same for all results.
+    pub missing_keys: Arc<[String]>,
     /// Whether the boundary allows, where there is one.
     pub boundary_allows: Option<bool>,
 }
@@ -130,6 +140,8 @@ struct Part {
 #[derive(Default)]
 struct Parts {
     parts: Vec<Part>,
+    /// Of the policies that were given, together.
+    given_size: usize,
     identity: Vec<NamedPolicy>,
     boundary: Option<Vec<NamedPolicy>>,
     resource: Option<NamedPolicy>,
@@ -163,12 +175,30 @@ impl Parts {
         texts: &[String],
         kind: PolicyKind,
     ) -> Result<Vec<NamedPolicy>, IamError> {
+        // Identity policies may become inline ones, and those of roles may be the largest.
+        let quota = match kind {
+            PolicyKind::Boundary => Quota::Managed,
+            _ => Quota::InlineRole,
+        };
+        for (index, text) in texts.iter().enumerate() {
+            self.check_size(&format!("{list}.{}", index + 1), text, quota)?;
+        }
         let given = texts.iter().enumerate().map(|(index, text)| Part {
             policy: format!("{list}.{}", index + 1),
             origin: PolicyOrigin::Given,
             text: text.clone(),
         });
         given.map(|part| self.add(part, kind)).collect()
+    }
+
+    /// Each policy that is given within its own quota, and all together within that of one document.
+    fn check_size(&mut self, name: &str, text: &str, quota: Quota) -> Result<(), IamError> {
+        let size = document_size(text);
+        self.given_size = self.given_size.saturating_add(size);
+        quota
+            .check(size)
+            .and_then(|()| Quota::Document.check(self.given_size))
+            .map_err(|error| IamError::InvalidInput(format!("{name} is not valid: {error}")))
     }
 
     /// The policies of a user with its groups, of a group, or of a role.
@@ -285,7 +315,7 @@ struct Simulation {
     principal: Principal,
     context: Context,
     account: String,
-    missing_keys: Vec<String>,
+    missing_keys: Arc<[String]>,
 }
 
 impl Simulation {
@@ -314,6 +344,7 @@ impl Simulation {
                 Some(parts.add_given(list, &input.boundaries, PolicyKind::Boundary)?);
         }
         if let Some(text) = &input.resource_policy {
+            parts.check_size("ResourcePolicy", text, Quota::Document)?;
             let part = Part {
                 policy: "ResourcePolicy".to_owned(),
                 origin: PolicyOrigin::Resource,
@@ -335,6 +366,13 @@ impl Simulation {
         })
     }
 
+    /// How many results a page may have.
+    fn most_results(&self) -> usize {
+        let keys: usize = self.missing_keys.iter().map(String::len).sum();
+        let statements = self.parts.parts.len() * STATEMENT_BYTES;
+        (PAGE_BYTES / (keys + statements).max(1)).max(1)
+    }
+
     fn simulate(&self, action: &str, resource: &str) -> Simulated {
         let policies = self.parts.policies();
         let decision = decide(&self.request(action, resource), &policies);
@@ -349,7 +387,7 @@ impl Simulation {
             resource: resource.to_owned(),
             outcome: decision.outcome,
             matched,
-            missing_keys: self.missing_keys.clone(),
+            missing_keys: Arc::clone(&self.missing_keys),
             boundary_allows: self.parts.boundary.as_deref().map(|boundary| {
                 let alone = Policies {
                     identity: boundary,
@@ -538,6 +576,27 @@ fn questions(input: &SimulateInput) -> impl Iterator<Item = (String, (&str, &str
     numbered.map(|(number, pair)| (format!("{number:012}"), pair))
 }
 
+/// The page of results that was asked for.
+fn results(
+    directory: &Directory,
+    names: &Names,
+    input: &SimulateInput,
+    now: Timestamp,
+    pager: Pager<'_>,
+) -> Result<Page<Simulated>, IamError> {
+    check_actions(&input.actions)?;
+    let simulation = Simulation::prepare(directory, names, input, now)?;
+    let pager = pager.at_most(simulation.most_results());
+    let page = pager.page(questions(input))?;
+    let asked = page.items.into_iter();
+    Ok(Page {
+        items: asked
+            .map(|(action, resource)| simulation.simulate(action, resource))
+            .collect(),
+        marker: page.marker,
+    })
+}
+
 /// What is asked of the policies of whoever simulates.
 fn ask_about(directory: &Directory, names: &Names, arn: &str) -> Ask {
     match holder_of(arn) {
@@ -559,6 +618,23 @@ fn principal_keys(
     Ok(parts.context_keys())
 }
 
+/// Runs a simulation where it holds up nobody but those who simulate.
+async fn off_the_threads<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, IamError> + Send + 'static,
+) -> Result<T, IamError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        IamError::from(InternalError::Store(StoreError::Engine(error)))
+    };
+    let permit = RUNNING.acquire().await;
+    let permit = permit.map_err(|error| failed(Box::new(error)))?;
+    // The permit goes along: a caller who leaves does not make room before the work is done.
+    let running = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    running.await.map_err(|error| failed(Box::new(error)))?
+}
+
 impl Control {
     /// `SimulatePrincipalPolicy`, and `SimulateCustomPolicy` where no principal is given.
     ///
@@ -574,28 +650,20 @@ impl Control {
             None => &authorize::SIMULATE_CUSTOM_POLICY,
         };
         let names = &self.inner.names;
-        let pager = self.pager(rule, &input.page)?;
-        self.read_identities(
-            call,
-            rule,
-            |directory| match &input.principal {
-                Some(arn) => ask_about(directory, names, arn),
-                None => Ask::any(),
-            },
-            |directory, _| {
-                check_actions(&input.actions)?;
-                let simulation = Simulation::prepare(directory, names, &input, call.now)?;
-                let page = pager.page(questions(&input))?;
-                let asked = page.items.into_iter();
-                Ok(Page {
-                    items: asked
-                        .map(|(action, resource)| simulation.simulate(action, resource))
-                        .collect(),
-                    marker: page.marker,
-                })
-            },
-        )
-        .await
+        self.pager(rule, &input.page)?;
+        let directory = self.directory().await?;
+        let asked = match &input.principal {
+            Some(arn) => ask_about(&directory, names, arn),
+            None => Ask::any(),
+        };
+        self.authorize_in(&directory, call, rule, &asked, None, ())?;
+        let (control, now) = (self.clone(), call.now);
+        let page = off_the_threads(move || {
+            let pager = control.pager(rule, &input.page)?;
+            results(&directory, &control.inner.names, &input, now, pager)
+        });
+        let recorded = self.record(call, rule, Done::with(page.await?)).await;
+        recorded.map_err(InternalError::into_iam)
     }
 
     /// `GetContextKeysForPrincipalPolicy`: of the principal's policies and of those given.
@@ -768,7 +836,7 @@ mod tests {
         let results = run(&input).unwrap();
         let result = results.first().unwrap();
         assert_eq!(result.outcome, Outcome::ImplicitlyDenied);
-        assert_eq!(result.missing_keys, ["ssm:resourceTag/T"]);
+        assert_eq!(*result.missing_keys, ["ssm:resourceTag/T"]);
         input.context = vec![ContextEntry {
             key: "SSM:ResourceTag/T".to_owned(),
             values: vec!["blue".to_owned()],
@@ -776,6 +844,94 @@ mod tests {
         }];
         let results = run(&input).unwrap();
         assert_eq!(results.first().unwrap().outcome, Outcome::Allowed);
+    }
+
+    /// An `Allow` under a condition with `count` keys of their own.
+    fn with_keys(document: usize, count: usize) -> String {
+        let keys: Vec<String> = (0..count)
+            .map(|key| format!(r#""a:{document}k{key}":"""#))
+            .collect();
+        allow("ssm:*").replace(
+            "\"Resource\"",
+            &format!(
+                r#""Condition":{{"StringEquals":{{{}}}}},"Resource""#,
+                keys.join(",")
+            ),
+        )
+    }
+
+    fn is_invalid<T: std::fmt::Debug>(outcome: Result<T, IamError>) -> bool {
+        matches!(outcome, Err(IamError::InvalidInput(_)))
+    }
+
+    #[test]
+    fn given_policies_have_quotas_alone_and_together() {
+        let padded = |size: usize| {
+            let bare = allow("ssm:*");
+            let pad = "x".repeat(size - document_size(&bare));
+            bare.replace("ssm:*", &format!("ssm:*{pad}"))
+        };
+        let given = |policies: Vec<String>, boundaries: Vec<String>| {
+            run(&SimulateInput {
+                policies,
+                boundaries,
+                actions: vec!["ssm:StartSession".to_owned()],
+                ..SimulateInput::default()
+            })
+        };
+        assert!(given(vec![padded(10_240)], vec![padded(6_144)]).is_ok());
+        assert!(is_invalid(given(vec![padded(10_241)], Vec::new())));
+        assert!(is_invalid(given(Vec::new(), vec![padded(6_145)])));
+        assert!(given(vec![padded(10_000); 13], Vec::new()).is_ok());
+        assert!(is_invalid(given(vec![padded(10_000); 14], Vec::new())));
+        let both = given(vec![padded(10_000); 12], vec![padded(6_000); 2]);
+        assert!(is_invalid(both));
+        let mut parts = Parts::default();
+        let texts = [padded(10_241)];
+        let kind = PolicyKind::Identity;
+        assert!(is_invalid(parts.add_given("List", &texts, kind).map(drop)));
+    }
+
+    #[test]
+    fn a_page_has_fewer_results_the_more_each_of_them_says() {
+        let sealer: crate::seal::Sealer = crate::seal::RootKey::from_bytes([3; 32])
+            .derive(crate::seal::Purpose::Page)
+            .unwrap();
+        let mut input = SimulateInput {
+            policies: (0..25).map(|document| with_keys(document, 340)).collect(),
+            actions: (0..1000).map(|action| format!("ssm:A{action}")).collect(),
+            ..SimulateInput::default()
+        };
+        input.page.max_items = Some(1000);
+        let (mut given, mut pages) = (0, 0);
+        loop {
+            let pager = Pager::new(&sealer, "SimulateCustomPolicy", &input.page).unwrap();
+            let page = results(&directory(), &names(), &input, NOW, pager).unwrap();
+            let keys = page
+                .items
+                .iter()
+                .flat_map(|result| result.missing_keys.iter());
+            let said: usize = keys.map(String::len).sum();
+            assert!(said <= PAGE_BYTES, "{said}");
+            assert!(!page.items.is_empty());
+            let first = page.items.first().unwrap();
+            assert_eq!(first.missing_keys.len(), 25 * 340);
+            let is_shared =
+                |result: &Simulated| Arc::ptr_eq(&result.missing_keys, &first.missing_keys);
+            assert!(page.items.iter().all(is_shared));
+            (given, pages) = (given + page.items.len(), pages + 1);
+            input.page.marker = page.marker;
+            // The rest is cut in the same way.
+            if pages == 3 {
+                break;
+            }
+        }
+        assert!(given < 1000 && input.page.marker.is_some());
+        input.policies = vec![allow("ssm:*")];
+        input.page.marker = None;
+        let pager = Pager::new(&sealer, "SimulateCustomPolicy", &input.page).unwrap();
+        let page = results(&directory(), &names(), &input, NOW, pager).unwrap();
+        assert_eq!(page.items.len(), 1000);
     }
 
     #[test]

@@ -134,7 +134,7 @@ fn evaluation(simulated: Simulated, on_resources: bool) -> EvaluationResult {
         eval_resource_name: simulated.resource.clone(),
         eval_resource_decision: decision(simulated.outcome),
         matched_statements: Some(simulated.matched.iter().map(statement).collect()),
-        missing_context_values: Some(simulated.missing_keys.clone()),
+        missing_context_values: Some(simulated.missing_keys.to_vec()),
         eval_decision_details: None,
         permissions_boundary_decision_detail: boundary(simulated.boundary_allows),
     };
@@ -143,7 +143,7 @@ fn evaluation(simulated: Simulated, on_resources: bool) -> EvaluationResult {
         eval_resource_name: Some(simulated.resource),
         eval_decision: decision(simulated.outcome),
         matched_statements: specific.matched_statements.clone(),
-        missing_context_values: Some(simulated.missing_keys),
+        missing_context_values: Some(simulated.missing_keys.to_vec()),
         organizations_decision_detail: None,
         permissions_boundary_decision_detail: boundary(simulated.boundary_allows),
         eval_decision_details: None,
