@@ -34,7 +34,12 @@ pub(crate) fn holder_with_boundary(
     Ask::about(vec![holder_itself(directory, names, holder)]).key(BOUNDARY, boundary.as_str())
 }
 
-fn holder_itself(directory: &Directory, names: &Names, holder: &Holder) -> AskedResource {
+/// The same as a resource beside others.
+pub(super) fn holder_itself(
+    directory: &Directory,
+    names: &Names,
+    holder: &Holder,
+) -> AskedResource {
     let resource = AskedResource::new(holder.arn(directory, names));
     match holder.find(directory) {
         Ok(held) => resource.tags(RESOURCE_TAG, held.tags()),

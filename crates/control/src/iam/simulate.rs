@@ -25,6 +25,7 @@ use crate::{
     arns::Names,
     authorize::{self, Ask, OperationRule},
     call::{Call, InternalError, Recorded},
+    context::Keys,
     directory::Directory,
     trail::Done,
 };
@@ -655,6 +656,20 @@ impl Control {
         let asked = match &input.principal {
             Some(arn) => ask_about(&directory, names, arn),
             None => Ask::any(),
+        };
+        let own = names.caller(&call.caller);
+        // Whoever is supposed to ask brings tags of their own, which decisions tell of.
+        let other = input
+            .caller
+            .as_deref()
+            .filter(|arn| own.as_ref().is_none_or(|own| own.as_str() != *arn));
+        let asked = match other.map(holder_of) {
+            Some(Ok(holder)) => {
+                let resource = ask::holder_itself(&directory, names, &holder);
+                let action = authorize::SIMULATE_PRINCIPAL_POLICY.action;
+                asked.also_with(action, vec![resource], Keys::default())
+            }
+            Some(Err(_)) | None => asked,
         };
         self.authorize_in(&directory, call, rule, &asked, None, ())?;
         let (control, now) = (self.clone(), call.now);

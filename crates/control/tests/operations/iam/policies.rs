@@ -328,6 +328,42 @@ async fn simulating_needs_leave_on_whom_it_is_about() {
 }
 
 #[tokio::test]
+async fn simulating_on_behalf_of_somebody_takes_permission_on_them() {
+    let world = World::start().await;
+    let account = world.control.account_id();
+    let arn = |name: &str| format!("arn:aws:iam::{account}:user/{name}");
+    let policy = allow(r#""iam:SimulateCustomPolicy""#, "*", "{}");
+    let alice = may(&world, "alice", &policy).await;
+    let policy = allow(
+        r#"["iam:SimulateCustomPolicy", "iam:SimulatePrincipalPolicy"]"#,
+        "*",
+        "{}",
+    );
+    let carol = may(&world, "carol", &policy).await;
+    user(&world, "bob").await;
+    let simulate = async |asker: &UserView, caller: String| {
+        let input = SimulateInput {
+            policies: vec![allow(r#""ssm:StartSession""#, "*", "{}")],
+            caller: Some(caller),
+            actions: vec!["ssm:StartSession".into()],
+            ..SimulateInput::default()
+        };
+        let call = by(asker, "SimulateCustomPolicy");
+        let simulated = world.control.simulate_policy(&call, input).await?;
+        Ok::<_, IamError>(simulated.into_inner().items.len())
+    };
+    assert_eq!(code(simulate(&alice, arn("bob")).await), "AccessDenied");
+    // Nobody learns who is there.
+    assert_eq!(code(simulate(&alice, arn("nobody")).await), "AccessDenied");
+    assert_eq!(simulate(&alice, arn("alice")).await.unwrap(), 1);
+    assert_eq!(simulate(&carol, arn("bob")).await.unwrap(), 1);
+    assert_eq!(
+        code(simulate(&alice, "bob".to_owned()).await),
+        "InvalidInput"
+    );
+}
+
+#[tokio::test]
 async fn edits_at_the_same_time_all_count() {
     let world = World::start().await;
     create_role(&world, role("Dev")).await;
