@@ -262,20 +262,14 @@ impl Control {
             input.token_code.as_ref(),
         )?;
         let role = self.role_at(directory, &arn);
-        let ask = self.assume_ask(
-            directory,
-            role,
-            &arn,
-            input,
-            &tags,
-            source_identity.as_deref(),
-        );
-        let ask = if code.is_some() {
-            ask.key("aws:MultiFactorAuthPresent", "true")
-                .key("aws:MultiFactorAuthAge", "0")
-        } else {
-            ask
-        };
+        let mut keys = assume_keys(input, source_identity.as_deref());
+        if code.is_some() {
+            keys = keys
+                .one("aws:MultiFactorAuthPresent", "true")
+                .one("aws:MultiFactorAuthAge", "0");
+        }
+        let has_identity = source_identity.is_some();
+        let ask = assume_ask(directory, role, &arn, keys, &tags, has_identity);
         let role = self
             .authorize_in(directory, call, &authorize::ASSUME_ROLE, &ask, None, role)?
             .transpose()
@@ -315,45 +309,6 @@ impl Control {
     fn role_at<'a>(&self, directory: &'a Directory, arn: &Arn) -> Option<&'a Role> {
         let role = directory.role(arn.resource().rsplit('/').next()?)?;
         (self.inner.names.role_arn(role) == *arn).then_some(role)
-    }
-
-    /// Leave to assume the role, of its trust policy and of the caller's own.
-    fn assume_ask(
-        &self,
-        directory: &Directory,
-        role: Option<&Role>,
-        arn: &Arn,
-        input: &AssumeRoleInput,
-        tags: &[Tag],
-        source_identity: Option<&str>,
-    ) -> Ask {
-        let asked = AskedResource::new(arn.clone());
-        let asked = match role {
-            Some(role) => asked
-                .tags(&["aws:ResourceTag", "iam:ResourceTag"], &role.tags)
-                .governed_by(directory.trust_policy(role)),
-            None => asked,
-        };
-        let mut keys = Keys::default()
-            .one("sts:RoleSessionName", input.role_session_name.as_str())
-            .request_tag_texts(&input.tags);
-        if let Some(external_id) = &input.external_id {
-            keys = keys.one("sts:ExternalId", external_id.as_str());
-        }
-        if let Some(identity) = &input.source_identity {
-            keys = keys.one("sts:SourceIdentity", identity.as_str());
-        }
-        if !input.transitive_tag_keys.is_empty() {
-            keys = keys.many("sts:TransitiveTagKeys", input.transitive_tag_keys.clone());
-        }
-        let mut ask = Ask::about(vec![asked.clone()]).with(keys);
-        if !tags.is_empty() {
-            ask = ask.also("sts:TagSession", vec![asked.clone()]);
-        }
-        if source_identity.is_some() {
-            ask = ask.also("sts:SetSourceIdentity", vec![asked]);
-        }
-        ask
     }
 
     /// Checks the code of an MFA device, if the call carries one. The change uses it up.
@@ -439,6 +394,49 @@ impl Control {
             outcome => Ok(outcome?),
         }
     }
+}
+
+/// The keys of the request, which all that it asks for is judged by.
+fn assume_keys(input: &AssumeRoleInput, source_identity: Option<&str>) -> Keys {
+    let mut keys = Keys::default()
+        .one("sts:RoleSessionName", input.role_session_name.as_str())
+        .request_tag_texts(&input.tags);
+    if let Some(external_id) = &input.external_id {
+        keys = keys.one("sts:ExternalId", external_id.as_str());
+    }
+    if let Some(identity) = source_identity {
+        keys = keys.one("sts:SourceIdentity", identity);
+    }
+    if !input.transitive_tag_keys.is_empty() {
+        keys = keys.many("sts:TransitiveTagKeys", input.transitive_tag_keys.clone());
+    }
+    keys
+}
+
+/// Leave to assume the role, of its trust policy and of the caller's own.
+fn assume_ask(
+    directory: &Directory,
+    role: Option<&Role>,
+    arn: &Arn,
+    keys: Keys,
+    tags: &[Tag],
+    has_source_identity: bool,
+) -> Ask {
+    let asked = AskedResource::new(arn.clone());
+    let asked = match role {
+        Some(role) => asked
+            .tags(&["aws:ResourceTag", "iam:ResourceTag"], &role.tags)
+            .governed_by(directory.trust_policy(role)),
+        None => asked,
+    };
+    let mut ask = Ask::about(vec![asked.clone()]).with(keys);
+    if !tags.is_empty() {
+        ask = ask.also("sts:TagSession", vec![asked.clone()]);
+    }
+    if has_source_identity {
+        ask = ask.also("sts:SetSourceIdentity", vec![asked]);
+    }
+    ask
 }
 
 /// Whether a text has the form of a unique id. Names of this form are refused: own-session rules know

@@ -387,6 +387,41 @@ async fn mfa_is_checked_once_and_carried() {
 }
 
 #[tokio::test]
+async fn a_code_and_the_source_identity_count_for_all_that_is_asked() {
+    let world = World::start().await;
+    let alice = person(&world, "alice", &[allow("sts:*", "*")]).await;
+    let phone = device(&world, "phone").await;
+    let app = App::of(&phone);
+    let enable = world.admin("EnableMFADevice");
+    let enabled = world
+        .control
+        .enable_mfa_device(&enable, app.two("alice", &phone, START));
+    enabled.await.unwrap();
+    let actions = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"];
+    let with_mfa = json!({"Bool": {"aws:MultiFactorAuthPresent": "true"}});
+    trusting(&world, "Careful", &account(&world), &actions, with_mfa).await;
+    let hers = json!({"StringEquals": {"sts:SourceIdentity": "alice"}});
+    trusting(&world, "Next", &account(&world), &actions, hers).await;
+    let careful = Holder::Role("Careful".into());
+    grant(&world, &careful, "next", &[allow("sts:*", "*")]).await;
+    let now = START.plus(STEP * 4);
+    let input = AssumeRoleInput {
+        serial_number: Some(phone.serial_number.to_string()),
+        token_code: Some(secret(&app.code(now))),
+        tags: vec![("team".into(), "blue".into())],
+        source_identity: Some("alice".into()),
+        ..assume(&world, "Careful", "a1")
+    };
+    let assumed = assumes_at(&world, &alice, input, now).await.unwrap();
+    let session = looked_up(&world.control, &assumed.credentials, now)
+        .await
+        .unwrap();
+    // The identity goes along, and so it need not be said again.
+    let next = assumes_at(&world, &session, assume(&world, "Next", "a2"), now).await;
+    assert_eq!(next.unwrap().source_identity.as_deref(), Some("alice"));
+}
+
+#[tokio::test]
 async fn session_policies_limit_and_never_grant() {
     let world = World::start().await;
     let alice = person(&world, "alice", &[allow("sts:*", "*")]).await;
