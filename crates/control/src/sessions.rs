@@ -303,12 +303,15 @@ impl Control {
     ) -> Result<Recorded<StartSessionOutput>, StartSessionError> {
         const RULE: OperationRule = authorize::START_SESSION;
         let names = &self.inner.names;
-        let document = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
+        let given = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
+        // What is asked about is what is used. Where that is nothing, it is what was named, so that
+        // nobody learns more.
+        let document = documents::name(names, given);
         let node = self.node_named(&input.target).await?;
         let ask = start_ask(
             names,
             asked_node(names, &input.target, node.as_ref()),
-            document,
+            document.unwrap_or(given),
         );
         let directory = self.directory().await?;
         let target = self.authorize_in(
@@ -319,6 +322,7 @@ impl Control {
             None,
             (input.target.clone(), node),
         )?;
+        let document = document.ok_or_else(|| unknown_document(given))?;
         let resolved = self.resolve(&target, document, &input.parameters)?;
         let tags = resolved.node.tags.clone();
         let session = self.new_session(call, resolved, input)?;
@@ -386,14 +390,11 @@ impl Control {
     fn resolve(
         &self,
         target: &Authorized<(String, Option<Node>)>,
-        document: &str,
+        name: &str,
         parameters: &BTreeMap<String, Vec<String>>,
     ) -> Result<Resolved, StartSessionError> {
-        let name = self.document_name(document);
         let document_content = documents::content(name, self.inner.settings.default_idle)
-            .ok_or_else(|| StartSessionError::InvalidDocument {
-                name: document.to_owned(),
-            })?;
+            .ok_or_else(|| unknown_document(name))?;
         // The one document there is has no parameters.
         if let Some(unknown) = parameters.keys().next() {
             let why = format!("Parameter {unknown} is not defined in document {name}.");
@@ -406,12 +407,6 @@ impl Control {
             document_name: name.to_owned(),
             document_content,
         })
-    }
-
-    /// A document's name, when it was given by an ARN of this installation.
-    fn document_name<'a>(&self, given: &'a str) -> &'a str {
-        let own = self.inner.names.document("");
-        given.strip_prefix(own.as_str()).unwrap_or(given)
     }
 
     fn new_session(
@@ -686,6 +681,12 @@ pub(crate) fn told_to_end(session_id: &SessionId, reason: String) -> Change {
 /// Where a client finds its session.
 fn stream_url(base: &str, session_id: &SessionId) -> String {
     format!("{base}/v1/data-channel/{session_id}?role=publish_subscribe")
+}
+
+fn unknown_document(given: &str) -> StartSessionError {
+    StartSessionError::InvalidDocument {
+        name: given.to_owned(),
+    }
 }
 
 /// What starting a session asks: leave for the node and for the document, each with its own tags.

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sortie_control::{
-    DescribeSessionsError, DescribeSessionsInput, End, GetConnectionStatusInput,
+    Call, DescribeSessionsError, DescribeSessionsInput, End, GetConnectionStatusInput,
     ResumeSessionError, ResumeSessionInput, SessionFilter, SessionList, StartSessionError,
     TerminateSessionError, TerminateSessionInput,
 };
 use sortie_ports::{Session, SessionState, Signal, Signals};
 use sortie_types::{NodeId, Timestamp};
 
-use crate::world::{START, World, call, start};
+use crate::{
+    access::{allow, person},
+    world::{START, World, call, start},
+};
 
 fn resume(session_id: &str) -> ResumeSessionInput {
     ResumeSessionInput {
@@ -183,6 +186,45 @@ async fn the_default_document_may_be_named_by_its_arn() {
         .into_inner();
     let row = world.session_row(&answer.session_id).await;
     assert_eq!(row.document_name, "SSM-SessionManagerRunShell");
+}
+
+#[tokio::test]
+async fn an_arn_of_no_document_here_is_judged_as_it_was_named() {
+    let world = World::start().await;
+    let node_id = world.enrol(0).await;
+    world.connect(&node_id, START).await;
+    let account = world.control.account_id();
+    let started = async |caller: Call, document: &str| {
+        let mut input = start(node_id.as_str());
+        input.document_name = Some(document.to_owned());
+        world.control.start_session(&caller, input).await
+    };
+    let own = format!("arn:aws:ssm:local-1:{account}:");
+    let alice = [
+        allow("ssm:StartSession", &format!("{own}managed-instance/*")),
+        allow("ssm:StartSession", &format!("{own}document/SSM-*")),
+    ];
+    let alice = person(&world, "alice", &alice).await;
+    let by_alice = || call(alice.clone(), "StartSession", START);
+    for foreign in [
+        "arn:aws:ssm:local-1:999988887777:document/SSM-SessionManagerRunShell".to_owned(),
+        format!("arn:aws:ssm:local-2:{account}:document/SSM-SessionManagerRunShell"),
+        "arn:aws:ssm:local-1::document/SSM-SessionManagerRunShell".to_owned(),
+        format!("{own}document/AWS-StartSSHSession"),
+    ] {
+        let unknown = started(world.admin("StartSession"), &foreign).await;
+        assert!(
+            matches!(unknown, Err(StartSessionError::InvalidDocument { .. })),
+            "{foreign}"
+        );
+        let refused = started(by_alice(), &foreign).await;
+        assert!(
+            matches!(refused, Err(StartSessionError::Denied(_))),
+            "{foreign}"
+        );
+    }
+    let named = format!("{own}document/SSM-SessionManagerRunShell");
+    started(by_alice(), &named).await.unwrap();
 }
 
 #[tokio::test]
