@@ -360,8 +360,8 @@ impl Control {
     }
 
     /// Judges an end that opens a data channel, and records it: `OpenDataChannel` where data events
-    /// are on, refusals always, and `ResumeSession` of the owner when a client comes back with a
-    /// ticket.
+    /// are on, refusals always, and `ResumeSession` of the owner, or of who resumed the session
+    /// last, when a client comes back with a ticket.
     ///
     /// # Errors
     /// As [`AcceptError`] says.
@@ -415,7 +415,7 @@ impl Control {
         let directory = self.directory().await?;
         let circumstances = Circumstances::of_session(session)?;
         let caller = circumstances
-            .caller(&self.inner.names, &directory, session)
+            .participant(&self.inner.names, &directory, session)
             .map_err(|_| self.ownerless(session))?;
         let names = &self.inner.names;
         let about = names.session_resource(&session.id);

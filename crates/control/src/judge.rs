@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sortie_ports::{Commit, Conflict, Session, Signal, StoreError};
-use sortie_types::{AccessKeyId, NodeId, UniqueId};
+use sortie_types::{AccessKeyId, NodeId, Timestamp, UniqueId};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use crate::{
     Control,
     arns::Names,
     authenticate::caller_of,
-    authorize,
+    authorize::{self, Ask, Denied, OperationRule},
     call::{Call, Caller, InternalError, TemporarySession},
     context::temporary_session,
     credentials::Holder,
@@ -26,7 +26,7 @@ use crate::{
     mint,
     nodes::asked_node,
     session_life::LIVING,
-    sessions::{start_ask, told_to_end},
+    sessions::{asked_session, start_ask, told_to_end},
 };
 
 /// How often all living sessions are judged, whether anybody said that something changed or not.
@@ -50,6 +50,16 @@ pub(crate) struct Circumstances {
     /// What came with temporary credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<TemporarySession>,
+    /// Who resumed it without being its owner, until the owner does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resumed_by: Option<Box<Resumed>>,
+}
+
+/// How somebody resumed the session of another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Resumed {
+    at: Timestamp,
+    by: Circumstances,
 }
 
 /// Rows from before it was kept do not say; the connections of then were.
@@ -91,7 +101,29 @@ impl Circumstances {
             access_key_id,
             holder: Some(holder),
             session,
+            resumed_by: None,
         })
+    }
+
+    /// The same when the session is resumed: whoever is not its owner is judged from then on too,
+    /// until the owner comes back.
+    pub(crate) fn resumed(self, call: &Call, session: &Session) -> Self {
+        let by = match self.is_owner(&call.caller, session) {
+            true => None,
+            false => Self::of(call),
+        };
+        let at = call.now;
+        Self {
+            resumed_by: by.map(|by| Box::new(Resumed { at, by })),
+            ..self
+        }
+    }
+
+    /// A role session of the same name that somebody else began is another one.
+    fn is_owner(&self, caller: &Caller, session: &Session) -> bool {
+        let began = |session: Option<&TemporarySession>| session?.assumed_by.clone();
+        starter(caller) == Some(owner(session))
+            && began(temporary_session(caller)) == began(self.session.as_ref())
     }
 
     /// As they lie in the row.
@@ -134,8 +166,39 @@ impl Circumstances {
         })
     }
 
-    /// The call that started the session, made by `caller` again.
-    fn call(&self, session: &Session, caller: Caller) -> Result<Call, mint::RandomError> {
+    /// Who is at the client's end, as they are now: the owner, or who resumed the session last; the
+    /// reason when either is gone, or their key is.
+    pub(crate) fn participant(
+        &self,
+        names: &Names,
+        directory: &Directory,
+        session: &Session,
+    ) -> Result<Caller, String> {
+        let owner = self.caller(names, directory, session)?;
+        let Some(resumed) = &self.resumed_by else {
+            return Ok(owner);
+        };
+        let by = &resumed.by;
+        let reason = || {
+            let key = &by.access_key_id;
+            format!(
+                "Your session was ended because the credentials that it was resumed with ({key}) \
+                 are not good any more."
+            )
+        };
+        let holder = by.holder.clone().ok_or_else(reason)?;
+        let key = by.access_key_id.clone();
+        caller_of(names, directory, holder, key, by.session.clone()).map_err(|_| reason())
+    }
+
+    /// A call of theirs, made by `caller` again.
+    fn call(
+        &self,
+        rule: &OperationRule,
+        request_parameters: Value,
+        caller: Caller,
+        now: Timestamp,
+    ) -> Result<Call, mint::RandomError> {
         Ok(Call {
             request_id: mint::uuid()?,
             caller,
@@ -144,12 +207,18 @@ impl Circumstances {
             referer: self.referer.clone(),
             secure_transport: self.secure_transport,
             event_source: "ssm.amazonaws.com",
-            event_name: authorize::START_SESSION.name,
+            event_name: rule.name,
             read_only: false,
-            request_parameters: json!({"target": session.target}),
-            now: session.started,
+            request_parameters,
+            now,
         })
     }
+}
+
+fn taken_away(denied: &Denied) -> Verdict {
+    Verdict::Ends(format!(
+        "Your session was ended because your access was taken away: {denied}"
+    ))
 }
 
 fn holder_of(caller: &Caller) -> Option<(Holder, AccessKeyId)> {
@@ -281,7 +350,7 @@ impl Control {
         Ok(())
     }
 
-    /// Whether a session could be started now as it was then.
+    /// Whether a session could be started now as it was then, and resumed by who did.
     async fn verdict(
         &self,
         directory: &Directory,
@@ -300,15 +369,25 @@ impl Control {
             asked_node(names, target, node.as_ref()),
             &session.document_name,
         );
-        let call = circumstances.call(session, caller)?;
         let rule = &authorize::START_SESSION;
+        let parameters = json!({"target": session.target});
+        let call = circumstances.call(rule, parameters, caller, session.started)?;
+        if let Err(denied) = self.authorize_in(directory, &call, rule, &ask, None, ()) {
+            return Ok(taken_away(&denied));
+        }
+        let Some(resumed) = &circumstances.resumed_by else {
+            return Ok(Verdict::Allowed);
+        };
+        let caller = match circumstances.participant(names, directory, session) {
+            Ok(caller) => caller,
+            Err(reason) => return Ok(Verdict::Ends(reason)),
+        };
+        let rule = &authorize::RESUME_SESSION;
+        let ask = Ask::about(vec![asked_session(names, session)]);
+        let parameters = json!({"sessionId": session.id});
+        let call = resumed.by.call(rule, parameters, caller, resumed.at)?;
         let judged = self.authorize_in(directory, &call, rule, &ask, None, ());
-        Ok(match judged {
-            Ok(_) => Verdict::Allowed,
-            Err(denied) => Verdict::Ends(format!(
-                "Your session was ended because your access was taken away: {denied}"
-            )),
-        })
+        Ok(judged.map_or_else(|denied| taken_away(&denied), |_| Verdict::Allowed))
     }
 
     /// Judges at the beginning, after each change that may matter, and from time to time, since hints

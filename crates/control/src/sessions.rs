@@ -475,7 +475,7 @@ impl Control {
         })?;
         if LIVING.contains(&session.state) {
             session.client_epoch = session.client_epoch.saturating_add(1);
-            let done = self.resumed(&session, &input.stream_base, call.now)?;
+            let done = self.resumed(call, &session, &input.stream_base)?;
             match self.record(call, &RULE, done).await {
                 // Ended meanwhile: answered as what it is now.
                 Err(InternalError::Store(StoreError::Conflict(Conflict::SessionState(_)))) => {}
@@ -499,19 +499,21 @@ impl Control {
 
     fn resumed(
         &self,
+        call: &Call,
         session: &Session,
         stream_base: &str,
-        now: Timestamp,
-    ) -> Result<Done<ResumeSessionOutput>, mint::RandomError> {
+    ) -> Result<Done<ResumeSessionOutput>, InternalError> {
+        let circumstances = Circumstances::of_session(session)?.resumed(call, session);
         let stream_url = stream_url(stream_base, &session.id);
         let patch = SessionPatch {
             client_epoch: Some(session.client_epoch),
-            last_activity: Some(now),
+            last_activity: Some(call.now),
+            request_context: Some(circumstances.to_json()),
             ..SessionPatch::default()
         };
         Ok(Done::with(ResumeSessionOutput {
             session_id: session.id.clone(),
-            token_value: Some(self.client_token(session, now)?),
+            token_value: Some(self.client_token(session, call.now)?),
             stream_url: Some(stream_url.clone()),
         })
         .showing(json!({"sessionId": session.id, "tokenValue": HIDDEN, "streamUrl": stream_url}))

@@ -777,6 +777,7 @@ pub async fn sessions_are_kept_and_change(state: Arc<dyn State>) {
         client_epoch: Some(3),
         node_epoch: Some(4),
         last_activity: Some(T.plus(Duration::from_secs(8))),
+        request_context: Some(json!({"sourceIp": "192.0.2.2"})),
     };
     insert(&state, update(1, &[], end.clone())).await;
     expected.state = SessionState::Terminated;
@@ -784,6 +785,7 @@ pub async fn sessions_are_kept_and_change(state: Arc<dyn State>) {
     expected.ended = end.ended;
     (expected.client_epoch, expected.node_epoch) = (3, 4);
     expected.last_activity = T.plus(Duration::from_secs(8));
+    expected.request_context = json!({"sourceIp": "192.0.2.2"});
     assert_eq!(found_session(&state, 1).await, expected);
     assert_eq!(found_session(&state, 2).await, session(2));
 }

@@ -3,6 +3,7 @@
 //! crosses the trait, and an audit record can never be separated from its change.
 
 use async_trait::async_trait;
+use serde_json::Value;
 use sortie_evidence::AuditRecord;
 use sortie_types::{ActivationId, Arn, NodeId, SessionId, Tag, Timestamp};
 
@@ -196,6 +197,8 @@ pub struct SessionPatch {
     pub node_epoch: Option<i64>,
     /// When it was last active.
     pub last_activity: Option<Timestamp>,
+    /// The circumstances in place of those before.
+    pub request_context: Option<Value>,
 }
 
 /// Why an activation could not be used.

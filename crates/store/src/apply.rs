@@ -494,7 +494,8 @@ async fn update_session(
         .bind(patch.ended.map(Timestamp::millis))
         .bind(patch.client_epoch)
         .bind(patch.node_epoch)
-        .bind(patch.last_activity.map(Timestamp::millis));
+        .bind(patch.last_activity.map(Timestamp::millis))
+        .bind(patch.request_context.as_ref().map(ToString::to_string));
     run(connection, update).await?;
     Ok(())
 }

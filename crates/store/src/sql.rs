@@ -180,7 +180,8 @@ statements! {
     UPDATE_SESSION = "UPDATE sessions SET state = COALESCE($2, state), \
         end_reason = COALESCE($3, end_reason), ended = COALESCE($4, ended), \
         client_epoch = COALESCE($5, client_epoch), node_epoch = COALESCE($6, node_epoch), \
-        last_activity = COALESCE($7, last_activity) WHERE id = $1";
+        last_activity = COALESCE($7, last_activity), \
+        request_context = COALESCE($8, request_context) WHERE id = $1";
     SESSION = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = $1");
 
     PRUNE_SESSIONS = "DELETE FROM sessions WHERE id IN (\

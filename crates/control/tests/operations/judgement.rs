@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use sortie_control::{
-    AddTagsToResourceInput, Caller, DataOpen, End, Holder, SessionState, StartSessionOutput,
+    AddTagsToResourceInput, Caller, DataGrant, DataOpen, End, Holder, ResumeSessionInput,
+    SessionState, StartSessionOutput,
 };
 use sortie_ports::{Signal, Signals};
-use sortie_types::{NodeId, SessionId};
+use sortie_types::{NodeId, Secret, SessionId};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -272,6 +273,73 @@ async fn with_the_setting_off_only_new_starts_and_resumes_are_refused() {
         .unwrap_err()
         .to_string();
     assert!(refused.contains("ssmmessages:OpenDataChannel"), "{refused}");
+}
+
+async fn resumed(world: &World, caller: &Caller, id: &SessionId) -> Secret {
+    let call = call(caller.clone(), "ResumeSession", START);
+    let input = ResumeSessionInput {
+        session_id: id.to_string(),
+        stream_base: "wss://sortie.example:7443".into(),
+    };
+    let resumed = world.control.resume_session(&call, input).await;
+    resumed.unwrap().into_inner().token_value.unwrap()
+}
+
+async fn opened(world: &World, id: &SessionId, token: Secret) -> Result<DataGrant, String> {
+    let open = DataOpen {
+        token,
+        client_id: "a client".into(),
+        node_id: None,
+        source_ip: "192.0.2.1".into(),
+        user_agent: None,
+        secure_transport: true,
+        signed_by: None,
+    };
+    let opened = world
+        .control
+        .accept_data_channel(id.as_str(), open, START)
+        .await;
+    opened.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn whoever_resumed_the_session_of_another_is_judged_and_recorded_as_themselves() {
+    let world = World::start().await;
+    let node_id = node(&world, 0).await;
+    let both = [
+        allow("ssm:StartSession", "*"),
+        allow("ssm:ResumeSession", "*"),
+    ];
+    let alice = person(&world, "alice", &both).await;
+    let bob = person(&world, "bob", &[allow("ssm:ResumeSession", "*")]).await;
+    let one = session(&world, &alice, &node_id).await.session_id;
+    let token = resumed(&world, &bob, &one).await;
+    let his = opened(&world, &one, token).await.unwrap();
+    let ticket = world.control.ticket(&his, START).unwrap();
+    opened(&world, &one, ticket.clone()).await.unwrap();
+    let record = world.record("ResumeSession");
+    assert_eq!(record["userIdentity"]["userName"], "bob");
+    assert_eq!(judged(&world, &one).await, None);
+
+    let bobs = user("bob");
+    grant(&world, &bobs, "own", &[deny("ssm:ResumeSession", "*")]).await;
+    let refused = opened(&world, &one, ticket).await.unwrap_err();
+    assert!(refused.contains("user/bob is not authorized"), "{refused}");
+    let reason = judged(&world, &one).await.unwrap();
+    assert!(
+        reason.starts_with("Your session was ended because your access was taken away: ")
+            && reason.contains("user/bob is not authorized to perform: ssm:ResumeSession"),
+        "{reason}"
+    );
+
+    // When the owner has come back, the other does not matter any more.
+    grant(&world, &bobs, "own", &[allow("ssm:ResumeSession", "*")]).await;
+    let two = session(&world, &alice, &node_id).await.session_id;
+    resumed(&world, &bob, &two).await;
+    let hers = resumed(&world, &alice, &two).await;
+    grant(&world, &bobs, "own", &[deny("ssm:ResumeSession", "*")]).await;
+    assert_eq!(judged(&world, &two).await, None);
+    opened(&world, &two, hers).await.unwrap();
 }
 
 #[tokio::test]
