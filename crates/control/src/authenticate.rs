@@ -119,7 +119,7 @@ impl Control {
             return Err(AuthenticationError::Expired);
         }
         let directory = self.directory().await?;
-        if let Holder::Node { node_id, .. } = &credentials.holder {
+        if let Some(node_id) = node_behind(&credentials.holder, Some(&credentials.session)) {
             self.known_node(node_id).await?;
         }
         let session = Some(credentials.session);
@@ -236,6 +236,17 @@ pub(crate) fn node_by_key(
         access_key_id: None,
         issued: None,
     }))
+}
+
+/// The node that temporary credentials are of, or come from in the end. They are no good without it.
+pub(crate) fn node_behind<'a>(
+    holder: &'a Holder,
+    session: Option<&'a TemporarySession>,
+) -> Option<&'a NodeId> {
+    match holder {
+        Holder::Node { node_id, .. } => Some(node_id),
+        Holder::Role { .. } | Holder::User { .. } => session?.node.as_ref(),
+    }
 }
 
 /// Those behind a key as they are now. A temporary key is as good as what it was issued for.

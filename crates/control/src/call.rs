@@ -97,6 +97,9 @@ pub struct TemporarySession {
     /// For role sessions: the user, or the role of the node, at the beginning of the chain.
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
     pub assumed_by: Option<UniqueId>,
+    /// For role sessions: the node at the beginning of the chain.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
 }
 
 impl TemporarySession {
@@ -114,6 +117,7 @@ impl TemporarySession {
             source_identity: None,
             issuing_key: None,
             assumed_by: None,
+            node: None,
         }
     }
 }

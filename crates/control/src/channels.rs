@@ -414,9 +414,10 @@ impl Control {
     ) -> Result<(), AcceptError> {
         let directory = self.directory().await?;
         let circumstances = Circumstances::of_session(session)?;
-        let caller = circumstances
-            .participant(&self.inner.names, &directory, session)
-            .map_err(|_| self.ownerless(session))?;
+        let participant = self
+            .participant(&directory, session, &circumstances)
+            .await?;
+        let caller = participant.map_err(|_| self.ownerless(session))?;
         let names = &self.inner.names;
         let about = names.session_resource(&session.id);
         let ask = Ask::about(vec![asked_session(names, session)]);

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Control,
     arns::Names,
-    authenticate::caller_of,
+    authenticate::{caller_of, node_behind},
     authorize::{self, Ask, Denied, OperationRule},
     call::{Call, Caller, InternalError, TemporarySession},
     context::temporary_session,
@@ -140,7 +140,7 @@ impl Circumstances {
     }
 
     /// Who started the session, as they are now; the reason when they are gone, or their key is.
-    pub(crate) fn caller(
+    fn caller(
         &self,
         names: &Names,
         directory: &Directory,
@@ -168,7 +168,7 @@ impl Circumstances {
 
     /// Who is at the client's end, as they are now: the owner, or who resumed the session last; the
     /// reason when either is gone, or their key is.
-    pub(crate) fn participant(
+    fn participant(
         &self,
         names: &Names,
         directory: &Directory,
@@ -189,6 +189,15 @@ impl Circumstances {
         let holder = by.holder.clone().ok_or_else(reason)?;
         let key = by.access_key_id.clone();
         caller_of(names, directory, holder, key, by.session.clone()).map_err(|_| reason())
+    }
+
+    /// The nodes from which the session was started, and resumed.
+    fn nodes_behind(&self) -> impl Iterator<Item = &NodeId> {
+        let resumed = self.resumed_by.as_ref().map(|resumed| &resumed.by);
+        [Some(self), resumed]
+            .into_iter()
+            .flatten()
+            .filter_map(|those| node_behind(those.holder.as_ref()?, those.session.as_ref()))
     }
 
     /// A call of theirs, made by `caller` again.
@@ -303,8 +312,11 @@ impl Control {
             return Ok(());
         }
         let sessions = match node {
-            Some(node) => self.live_sessions_on(node).await?,
-            None => self.live_sessions().await?,
+            // What was started from a node that is gone may be on any other.
+            Some(node) if self.active_node(node).await?.is_some() => {
+                self.live_sessions_on(node).await?
+            }
+            Some(_) | None => self.live_sessions().await?,
         };
         let living = sessions
             .iter()
@@ -350,6 +362,25 @@ impl Control {
         Ok(())
     }
 
+    /// Who is at the client's end of a session, as they are now; the reason when they are gone, or the
+    /// node is that they act from.
+    pub(crate) async fn participant(
+        &self,
+        directory: &Directory,
+        session: &Session,
+        circumstances: &Circumstances,
+    ) -> Result<Result<Caller, String>, InternalError> {
+        for node_id in circumstances.nodes_behind() {
+            if self.active_node(node_id).await?.is_none() {
+                return Ok(Err(format!(
+                    "Your session was ended because the node that it was started from, {node_id}, \
+                     is not registered any more."
+                )));
+            }
+        }
+        Ok(circumstances.participant(&self.inner.names, directory, session))
+    }
+
     /// Whether a session could be started now as it was then, and resumed by who did.
     async fn verdict(
         &self,
@@ -357,11 +388,16 @@ impl Control {
         session: &Session,
     ) -> Result<Verdict, InternalError> {
         let circumstances = Circumstances::of_session(session)?;
-        let caller = match circumstances.caller(&self.inner.names, directory, session) {
-            Ok(caller) => caller,
+        let names = &self.inner.names;
+        let participant = self.participant(directory, session, &circumstances).await?;
+        let known = participant.and_then(|participant| {
+            let owner = circumstances.caller(names, directory, session)?;
+            Ok((owner, participant))
+        });
+        let (owner, participant) = match known {
+            Ok(known) => known,
             Err(reason) => return Ok(Verdict::Ends(reason)),
         };
-        let names = &self.inner.names;
         let target = session.target.as_str();
         let node = self.active_node(&session.target).await?;
         let ask = start_ask(
@@ -371,21 +407,17 @@ impl Control {
         );
         let rule = &authorize::START_SESSION;
         let parameters = json!({"target": session.target});
-        let call = circumstances.call(rule, parameters, caller, session.started)?;
+        let call = circumstances.call(rule, parameters, owner, session.started)?;
         if let Err(denied) = self.authorize_in(directory, &call, rule, &ask, None, ()) {
             return Ok(taken_away(&denied));
         }
         let Some(resumed) = &circumstances.resumed_by else {
             return Ok(Verdict::Allowed);
         };
-        let caller = match circumstances.participant(names, directory, session) {
-            Ok(caller) => caller,
-            Err(reason) => return Ok(Verdict::Ends(reason)),
-        };
         let rule = &authorize::RESUME_SESSION;
         let ask = Ask::about(vec![asked_session(names, session)]);
         let parameters = json!({"sessionId": session.id});
-        let call = resumed.by.call(rule, parameters, caller, resumed.at)?;
+        let call = resumed.by.call(rule, parameters, participant, resumed.at)?;
         let judged = self.authorize_in(directory, &call, rule, &ask, None, ());
         Ok(judged.map_or_else(|denied| taken_away(&denied), |_| Verdict::Allowed))
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sortie_evidence::{HIDDEN, Resource};
 use sortie_iam::{Policy, PolicyKind};
 use sortie_ports::{Change, Conflict, Role, StoreError};
-use sortie_types::{AccessKeyId, Arn, Secret, Tag, Timestamp, UniqueId};
+use sortie_types::{AccessKeyId, Arn, NodeId, Secret, Tag, Timestamp, UniqueId};
 
 use crate::{
     Control,
@@ -286,7 +286,7 @@ impl Control {
             Caller::User(user) => user.session.as_ref().and_then(|session| session.mfa),
             _ => None,
         };
-        let (issuing_key, assumed_by) = beginning(&call.caller);
+        let beginning = beginning(&call.caller);
         Ok(Planned {
             session_name: input.role_session_name.clone(),
             session: TemporarySession {
@@ -296,8 +296,9 @@ impl Control {
                 transitive_tag_keys: transitive_keys(&call.caller, input),
                 tags,
                 source_identity,
-                issuing_key,
-                assumed_by,
+                issuing_key: beginning.issuing_key,
+                assumed_by: beginning.assumed_by,
+                node: beginning.node,
                 ..TemporarySession::new(call.now, after(call.now, seconds))
             },
             role,
@@ -584,25 +585,35 @@ fn session_policy_arns(
     arns.collect()
 }
 
-/// Where the chain begins: the long-lived key, or else the user with a password or the role of a node.
-fn beginning(caller: &Caller) -> (Option<AccessKeyId>, Option<UniqueId>) {
+/// Where a chain begins: the long-lived key, or else the user with a password or the role of a node.
+#[derive(Default)]
+struct Beginning {
+    issuing_key: Option<AccessKeyId>,
+    assumed_by: Option<UniqueId>,
+    node: Option<NodeId>,
+}
+
+fn beginning(caller: &Caller) -> Beginning {
     match caller {
-        Caller::Anonymous { .. } => (None, None),
-        Caller::Node(node) => {
-            let role = node.role.as_ref();
-            (None, role.map(|role| role.unique_id.clone()))
-        }
-        Caller::Role(role) => (
-            role.session.issuing_key.clone(),
-            role.session.assumed_by.clone(),
-        ),
-        Caller::User(user) => {
-            let key = match &user.session {
+        Caller::Anonymous { .. } => Beginning::default(),
+        Caller::Node(node) => Beginning {
+            issuing_key: None,
+            assumed_by: node.role.as_ref().map(|role| role.unique_id.clone()),
+            node: Some(node.node_id.clone()),
+        },
+        Caller::Role(role) => Beginning {
+            issuing_key: role.session.issuing_key.clone(),
+            assumed_by: role.session.assumed_by.clone(),
+            node: role.session.node.clone(),
+        },
+        Caller::User(user) => Beginning {
+            issuing_key: match &user.session {
                 None => Some(user.access_key_id.clone()),
                 Some(session) => session.issuing_key.clone(),
-            };
-            (key, Some(user.user.unique_id.clone()))
-        }
+            },
+            assumed_by: Some(user.user.unique_id.clone()),
+            node: None,
+        },
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use sortie_control::{
-    AddTagsToResourceInput, Caller, DataGrant, DataOpen, End, Holder, ResumeSessionInput,
-    SessionState, StartSessionOutput,
+    AddTagsToResourceInput, AuthenticationError, Caller, DataGrant, DataOpen,
+    DeregisterManagedInstanceInput, End, Holder, ResumeSessionInput, SessionState,
+    StartSessionOutput,
 };
 use sortie_ports::{Signal, Signals};
 use sortie_types::{NodeId, Secret, SessionId};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{allow, deny, grant, may_start, node, person, user},
-    world::{START, World, call, start},
+    world::{NODE_ROLE, START, World, call, start},
 };
 
 async fn session(world: &World, caller: &Caller, node_id: &NodeId) -> StartSessionOutput {
@@ -300,6 +301,53 @@ async fn opened(world: &World, id: &SessionId, token: Secret) -> Result<DataGran
         .accept_data_channel(id.as_str(), open, START)
         .await;
     opened.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_node_that_is_deregistered_takes_along_what_it_began() {
+    let world = World::start().await;
+    let target = node(&world, 0).await;
+    let from = node(&world, 1).await;
+    let role = Holder::Role(NODE_ROLE.into());
+    let both = [allow("ssm:StartSession", "*"), allow("sts:AssumeRole", "*")];
+    grant(&world, &role, "more", &both).await;
+    crate::sts::trusting_account(&world, "Ops").await;
+    crate::sts::trusting_account(&world, "Further").await;
+    let ops = Holder::Role("Ops".into());
+    grant(&world, &ops, "further", &[allow("sts:AssumeRole", "*")]).await;
+    let further = Holder::Role("Further".into());
+    grant(&world, &further, "start", &may_start()).await;
+
+    let itself = world.node_caller(&from);
+    let ops = crate::sts::assumed(&world, &itself, "Ops", "job").await;
+    let chained = crate::sts::issued(&world, &ops, "Further", "job").await;
+    let look_up = async || {
+        let key = chained.access_key_id.as_str();
+        let token = Some(&chained.session_token);
+        let known = world.control.look_up_key(key, token, START).await;
+        known.map(|known| known.caller)
+    };
+    let caller = look_up().await.unwrap();
+    let one = session(&world, &caller, &target).await.session_id;
+    let two = session(&world, &itself, &target).await.session_id;
+    assert_eq!(judged(&world, &one).await, None);
+    assert_eq!(judged(&world, &two).await, None);
+
+    let call = world.admin("DeregisterManagedInstance");
+    let input = DeregisterManagedInstanceInput {
+        instance_id: from.to_string(),
+    };
+    let thrown_out = world.control.deregister_managed_instance(&call, input);
+    thrown_out.await.unwrap();
+    assert!(matches!(
+        look_up().await,
+        Err(AuthenticationError::NodeGone)
+    ));
+    for id in [one, two] {
+        let reason = judged(&world, &id).await.unwrap();
+        let gone = format!("{from}, is not registered any more.");
+        assert!(reason.ends_with(&gone), "{reason}");
+    }
 }
 
 #[tokio::test]

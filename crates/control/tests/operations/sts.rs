@@ -88,12 +88,21 @@ async fn looked_up(
     known.await.map(|known| known.caller)
 }
 
+/// The credentials of somebody who has assumed a role.
+pub(crate) async fn issued(
+    world: &World,
+    caller: &Caller,
+    role: &str,
+    session: &str,
+) -> IssuedCredentials {
+    let assumed = assumes(world, caller, assume(world, role, session)).await;
+    assumed.unwrap().credentials
+}
+
 /// Somebody who has assumed a role, as the door finds them.
 pub(crate) async fn assumed(world: &World, caller: &Caller, role: &str, session: &str) -> Caller {
-    let assumed = assumes(world, caller, assume(world, role, session))
-        .await
-        .unwrap();
-    looked_up(&world.control, &assumed.credentials, START)
+    let credentials = issued(world, caller, role, session).await;
+    looked_up(&world.control, &credentials, START)
         .await
         .unwrap()
 }
