@@ -106,11 +106,27 @@ pub(crate) fn origin(
             break;
         }
     }
-    let said = headers.get(FORWARDED_PROTO).and_then(|v| v.to_str().ok());
     Origin {
         source,
-        encrypted: said.map_or(encrypted, |said| said.trim().eq_ignore_ascii_case("https")),
+        encrypted: forwarded_proto(headers).unwrap_or(encrypted),
     }
+}
+
+/// Whether `X-Forwarded-Proto` says that the request came encrypted; `None` where it is not there. The
+/// last value is that of the proxy next to us. Those before it can be a stranger's, who can only take
+/// away: one hop in the clear is enough.
+fn forwarded_proto(headers: &HeaderMap) -> Option<bool> {
+    let mut last = None;
+    for value in headers.get_all(FORWARDED_PROTO) {
+        for word in value.to_str().unwrap_or_default().split(',') {
+            let word = word.trim();
+            if word.eq_ignore_ascii_case("http") {
+                return Some(false);
+            }
+            last = Some(word.eq_ignore_ascii_case("https"));
+        }
+    }
+    last
 }
 
 /// The addresses of all `X-Forwarded-For` headers in order; `None` for what is not one.
@@ -234,5 +250,36 @@ mod tests {
         assert!(!encrypted("10.0.0.1", &headers));
         assert!(encrypted("192.0.2.1", &headers));
         assert!(encrypted("10.0.0.1", &HeaderMap::new()));
+    }
+
+    #[test]
+    fn one_hop_in_the_clear_is_enough() {
+        let encrypted = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(FORWARDED_PROTO, value.parse().unwrap());
+            }
+            let trusted = networks(&["10.0.0.0/8"]);
+            origin("10.0.0.1".parse().unwrap(), true, &headers, &trusted).encrypted
+        };
+        for values in [
+            &["https"][..],
+            &["https", "HTTPS"],
+            &["https, https"],
+            &["what, https"],
+        ] {
+            assert!(encrypted(values), "{values:?}");
+        }
+        for values in [
+            &["http"][..],
+            &["https", "http"],
+            &["http", "https"],
+            &["https, http"],
+            &["HTTP , https"],
+            &["https", "what"],
+            &["https,"],
+        ] {
+            assert!(!encrypted(values), "{values:?}");
+        }
     }
 }
