@@ -128,7 +128,7 @@ impl Secrets {
         password: &Secret,
         hash: Option<&str>,
     ) -> Result<(), Refused> {
-        self.begin(Factor::Password, attempt)?;
+        let charged = self.begin(Factor::Password, attempt)?;
         let hash = hash.unwrap_or(NOBODYS_HASH).to_owned();
         let password = password.clone();
         let matches = self
@@ -140,7 +140,9 @@ impl Secrets {
             .await?;
         match matches {
             Some(true) => {
-                self.take_back(Factor::Password, attempt);
+                let mut attempts = self.attempts();
+                attempts.take_back(&charged);
+                attempts.remember(attempt);
                 Ok(())
             }
             Some(false) => Err(Refused::Wrong),
@@ -190,7 +192,8 @@ impl Secrets {
         self.check_code_of_any(attempt, &[device], code)
     }
 
-    /// The same for a code of one of several devices: one attempt, however many they are.
+    /// The same for a code of one of several devices. Each of them is one more that a guess can meet, so
+    /// each counts.
     ///
     /// # Errors
     /// As [`Refused`] says.
@@ -200,12 +203,12 @@ impl Secrets {
         devices: &[&MfaDevice],
         code: &str,
     ) -> Result<Change, Refused> {
-        self.begin(Factor::Code, attempt)?;
+        let charged = self.begin(Factor::Code(devices.len()), attempt)?;
         for device in devices {
             let totp = self.totp(device)?;
             let theirs = step_of(attempt.now).saturating_add(device.drift_steps);
             if let Some(step) = matching(&totp, code, theirs) {
-                self.take_back(Factor::Code, attempt);
+                self.attempts().take_back(&charged);
                 return Ok(use_step(device, step));
             }
         }
@@ -222,10 +225,10 @@ impl Secrets {
         device: &MfaDevice,
         codes: [&str; 2],
     ) -> Result<InStep, Refused> {
-        self.begin(Factor::Code, attempt)?;
+        let charged = self.begin(Factor::Code(1), attempt)?;
         let found = consecutive(&self.totp(device)?, codes, step_of(attempt.now));
         let found = found.ok_or(Refused::Wrong)?;
-        self.take_back(Factor::Code, attempt);
+        self.attempts().take_back(&charged);
         Ok(found)
     }
 
@@ -240,9 +243,9 @@ impl Secrets {
         authenticator(seed).ok_or_else(|| corrupt("the seed of an MFA device"))
     }
 
-    fn begin(&self, factor: Factor, attempt: &Attempt<'_>) -> Result<(), Refused> {
-        if self.attempts().admit(factor, attempt) {
-            return Ok(());
+    fn begin(&self, factor: Factor, attempt: &Attempt<'_>) -> Result<Charged, Refused> {
+        if let Some(charged) = self.attempts().admit(factor, attempt) {
+            return Ok(charged);
         }
         tracing::warn!(
             source = attempt.source,
@@ -250,10 +253,6 @@ impl Secrets {
             "too many wrong passwords or codes"
         );
         Err(Refused::Throttled)
-    }
-
-    fn take_back(&self, factor: Factor, attempt: &Attempt<'_>) {
-        self.attempts().take_back(factor, attempt);
     }
 
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
@@ -336,11 +335,12 @@ pub(crate) fn base32(bytes: &[u8]) -> Secret {
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Factor {
-    /// Whoever tries knows the principal's key or password already, so the limit is the principal's
-    /// wherever it comes from: six digits are few.
-    Code,
+    /// A code of one of so many devices. Whoever tries knows the principal's key or password already,
+    /// so the limit is the principal's wherever it comes from, as six digits are few; and others
+    /// behind the same address have no part in it.
+    Code(usize),
     /// Anybody can try; so that nobody can lock a user out, the strict limit is for a principal from
-    /// one address.
+    /// one address, and it is the only one where the principal came in from there before.
     Password,
 }
 
@@ -369,6 +369,11 @@ const ANY_OF_ONE_SOURCE: Limit = Limit {
     interval: Duration::from_secs(10),
 };
 
+/// How long a principal is known at an address after the right password.
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
+/// Principals at addresses that are known; one more makes the one of longest ago be forgotten.
+const KNOWN: usize = 4 * 1024;
+
 /// Counts that are told apart; beyond, those of one limit share a count.
 const COUNTS: usize = 16 * 1024;
 
@@ -380,37 +385,74 @@ type Count = [u8; 16];
 #[derive(Debug, Default)]
 struct Attempts {
     empty_at: HashMap<Count, Timestamp>,
+    /// When a principal last came in from an address.
+    known: HashMap<Count, Timestamp>,
 }
 
+/// What an attempt was counted as, and for how long: what is taken back when it was right.
+#[derive(Debug)]
+struct Charged(Vec<(Count, Duration)>);
+
 impl Attempts {
-    /// Counts an attempt; `false`: it must not be made.
-    fn admit(&mut self, factor: Factor, attempt: &Attempt<'_>) -> bool {
+    /// Counts an attempt; `None`: it must not be made.
+    fn admit(&mut self, factor: Factor, attempt: &Attempt<'_>) -> Option<Charged> {
         let now = attempt.now;
-        let mut untils = Vec::new();
-        for (limit, count) in counts(factor, attempt) {
+        let mut charges = Vec::new();
+        for (limit, count) in self.counts(factor, attempt) {
             let count = self.place(limit, count, now);
-            untils.push((count, limit, self.until(limit, count, now)));
+            let until = self.until(limit, count, now);
+            let cost = limit.cost(factor);
+            if until > now.plus(limit.whole().saturating_sub(cost)) {
+                return None;
+            }
+            charges.push((count, until, cost));
         }
-        let room = |(_, limit, until): &(Count, Limit, Timestamp)| {
-            *until <= now.plus(limit.whole().saturating_sub(limit.interval))
-        };
-        let admitted = untils.iter().all(room);
-        if admitted {
-            let counted = |(count, limit, until): (Count, Limit, Timestamp)| {
-                (count, until.plus(limit.interval))
-            };
-            self.empty_at.extend(untils.into_iter().map(counted));
+        let mut charged = Vec::new();
+        for (count, until, cost) in charges {
+            self.empty_at.insert(count, until.plus(cost));
+            charged.push((count, cost));
         }
-        admitted
+        Some(Charged(charged))
     }
 
     /// A right attempt does not count.
-    fn take_back(&mut self, factor: Factor, attempt: &Attempt<'_>) {
-        for (limit, count) in counts(factor, attempt) {
-            if let Some(until) = self.empty_at.get_mut(&count) {
-                *until = until.minus(limit.interval);
+    fn take_back(&mut self, charged: &Charged) {
+        for (count, cost) in &charged.0 {
+            if let Some(until) = self.empty_at.get_mut(count) {
+                *until = until.minus(*cost);
             }
         }
+    }
+
+    /// A principal came in from an address with the right password.
+    fn remember(&mut self, attempt: &Attempt<'_>) {
+        let pair = pair(attempt);
+        if self.known.len() >= KNOWN && !self.known.contains_key(&pair) {
+            let oldest = self.known.iter().min_by_key(|(_, seen)| **seen);
+            if let Some(oldest) = oldest.map(|(pair, _)| *pair) {
+                self.known.remove(&oldest);
+            }
+        }
+        self.known.insert(pair, attempt.now);
+    }
+
+    fn knows(&self, attempt: &Attempt<'_>) -> bool {
+        let seen = self.known.get(&pair(attempt));
+        seen.is_some_and(|seen| attempt.now < seen.plus(KNOWN_FOR))
+    }
+
+    fn counts(&self, factor: Factor, attempt: &Attempt<'_>) -> Vec<(Limit, Count)> {
+        let principal = attempt.principal.to_lowercase();
+        if matches!(factor, Factor::Code(_)) {
+            return vec![(CODES, name("code", &principal))];
+        }
+        let mut counts = vec![(PASSWORDS_FROM_ONE_SOURCE, pair(attempt))];
+        if !self.knows(attempt) {
+            let source = network(attempt.source);
+            counts.push((PASSWORDS_OF_ONE_PRINCIPAL, name("principal", &principal)));
+            counts.push((ANY_OF_ONE_SOURCE, name("source", &source)));
+        }
+        counts
     }
 
     /// When a count will be empty. A clock that was set back must not leave it full for longer than
@@ -440,24 +482,21 @@ impl Limit {
     fn whole(self) -> Duration {
         self.interval * u32::try_from(self.burst).unwrap_or(u32::MAX)
     }
+
+    /// What an attempt counts. More than there is room for at all would never be admitted.
+    fn cost(self, factor: Factor) -> Duration {
+        let units = match factor {
+            Factor::Code(devices) => u32::try_from(devices).unwrap_or(u32::MAX).max(1),
+            Factor::Password => 1,
+        };
+        self.interval.saturating_mul(units).min(self.whole())
+    }
 }
 
-fn counts(factor: Factor, attempt: &Attempt<'_>) -> Vec<(Limit, Count)> {
-    let source = network(attempt.source);
-    let principal = attempt.principal.to_lowercase();
-    let of_source = (ANY_OF_ONE_SOURCE, name("source", &source));
-    match factor {
-        Factor::Code => vec![(CODES, name("code", &principal)), of_source],
-        Factor::Password => {
-            let pair = name("pair", &format!("{source} {principal}"));
-            let anywhere = name("principal", &principal);
-            vec![
-                (PASSWORDS_FROM_ONE_SOURCE, pair),
-                (PASSWORDS_OF_ONE_PRINCIPAL, anywhere),
-                of_source,
-            ]
-        }
-    }
+/// A principal from one address.
+fn pair(attempt: &Attempt<'_>) -> Count {
+    let (source, principal) = (network(attempt.source), attempt.principal.to_lowercase());
+    name("pair", &format!("{source} {principal}"))
 }
 
 /// The network that one subscriber has: of IPv6 addresses everybody has as many as he likes.
@@ -497,6 +536,12 @@ mod tests {
             source: "192.0.2.1",
             now,
         }
+    }
+
+    /// Whether one more code of one device may be tried.
+    fn admits(attempts: &mut Attempts, principal: &str, now: Timestamp) -> bool {
+        let charged = attempts.admit(Factor::Code(1), &attempt(principal, now));
+        charged.is_some()
     }
 
     fn device(secrets: &Secrets) -> (MfaDevice, Totp) {
@@ -616,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_one_of_many_devices_is_one_attempt() {
+    fn a_code_is_found_on_one_of_many_devices_and_a_wrong_one_counts_for_each() {
         let secrets = secrets();
         let (one, _) = device(&secrets);
         let (other, totp) = device(&secrets);
@@ -626,6 +671,93 @@ mod tests {
             let found = secrets.check_code_of_any(&attempt("u", NOW), &devices, &code);
             assert!(matches!(found, Ok(Change::UseMfaStep { .. })));
         }
+        let guess = |devices: &[&MfaDevice]| {
+            let guessed = secrets.check_code_of_any(&attempt("u", NOW), devices, "no");
+            matches!(guessed, Err(Refused::Wrong))
+        };
+        // Seven and three of ten.
+        assert!(guess(&devices));
+        assert!(!guess(&devices));
+        assert!(guess(&[&one; 3]));
+        assert!(!guess(&[&one]));
+        // Of so many that one attempt is all there is.
+        let many = [&one; 20];
+        let tried = secrets.check_code_of_any(&attempt("v", NOW), &many, "no");
+        assert!(matches!(tried, Err(Refused::Wrong)));
+    }
+
+    #[tokio::test]
+    async fn who_came_in_before_is_not_locked_out_by_strangers() {
+        let secrets = secrets();
+        let password = Secret::new("correct horse battery");
+        let hash = secrets.hash_password(&password).await.unwrap();
+        let here = attempt("alice", NOW);
+        let right = secrets.check_password(&here, &password, Some(&hash)).await;
+        assert!(right.is_ok());
+        // Guesses from everywhere, and of any name from here.
+        for index in 0..2000 {
+            let (name, source) = (format!("user{index}"), format!("198.51.100.{index}"));
+            let (mut of_alice, mut from_here) = (here, here);
+            (of_alice.source, from_here.principal) = (&source, &name);
+            secrets.attempts().admit(Factor::Password, &of_alice);
+            secrets.attempts().admit(Factor::Password, &from_here);
+        }
+        let mut elsewhere = here;
+        elsewhere.source = "203.0.113.9";
+        let mut bob = here;
+        bob.principal = "bob";
+        let mut attempts = secrets.attempts();
+        assert!(attempts.admit(Factor::Password, &elsewhere).is_none());
+        assert!(attempts.admit(Factor::Password, &bob).is_none());
+        // The strict limit stays.
+        let admitted = (0..100).filter(|_| attempts.admit(Factor::Password, &here).is_some());
+        assert_eq!(admitted.count(), 10);
+        // Not for ever.
+        let mut later = here;
+        later.now = NOW.plus(KNOWN_FOR);
+        assert!(!attempts.knows(&later));
+    }
+
+    #[test]
+    fn wrong_codes_of_one_do_not_keep_others_of_the_same_address_out() {
+        let mut attempts = Attempts::default();
+        for index in 0..100 {
+            assert!(admits(&mut attempts, &format!("AIDA{index}"), NOW));
+        }
+        let password = attempts.admit(Factor::Password, &attempt("bob", NOW));
+        assert!(password.is_some());
+    }
+
+    #[test]
+    fn what_was_charged_is_what_is_taken_back() {
+        let mut attempts = Attempts::default();
+        for index in 0..COUNTS {
+            attempts
+                .empty_at
+                .insert(name("filler", &index.to_string()), NOW.plus(KNOWN_FOR));
+        }
+        // There is no room: the shared count is charged.
+        let charged = attempts.admit(Factor::Code(1), &attempt("AIDA", NOW));
+        let shared = attempts.empty_at.len();
+        // Meanwhile there is room again.
+        attempts
+            .empty_at
+            .retain(|_, until| *until < NOW.plus(KNOWN_FOR));
+        assert_eq!(shared - COUNTS, attempts.empty_at.len());
+        attempts.take_back(&charged.unwrap());
+        assert!(attempts.empty_at.values().all(|until| *until <= NOW));
+    }
+
+    #[test]
+    fn those_who_are_known_are_bounded() {
+        let mut attempts = Attempts::default();
+        for index in 0..=KNOWN {
+            let now = NOW.plus(Duration::from_secs(u64::try_from(index).unwrap()));
+            attempts.remember(&attempt(&format!("user{index}"), now));
+        }
+        assert_eq!(attempts.known.len(), KNOWN);
+        assert!(!attempts.knows(&attempt("user0", NOW)));
+        assert!(attempts.knows(&attempt("user1", NOW)));
     }
 
     #[test]
@@ -664,7 +796,7 @@ mod tests {
                     source: &source,
                     now,
                 };
-                attempts.admit(Factor::Code, &attempt)
+                attempts.admit(Factor::Code(1), &attempt).is_some()
             });
             admitted.count()
         };
@@ -678,8 +810,8 @@ mod tests {
     fn right_ones_do_not_count() {
         let mut attempts = Attempts::default();
         for _ in 0..1000 {
-            assert!(attempts.admit(Factor::Code, &attempt("AIDA", NOW)));
-            attempts.take_back(Factor::Code, &attempt("AIDA", NOW));
+            let charged = attempts.admit(Factor::Code(1), &attempt("AIDA", NOW));
+            attempts.take_back(&charged.unwrap());
         }
     }
 
@@ -687,18 +819,18 @@ mod tests {
     fn one_address_cannot_lock_a_user_out_elsewhere() {
         let mut attempts = Attempts::default();
         let here = attempt("Alice", NOW);
-        let admitted = (0..100).filter(|_| attempts.admit(Factor::Password, &here));
+        let admitted = (0..100).filter(|_| attempts.admit(Factor::Password, &here).is_some());
         assert_eq!(admitted.count(), 10);
         let elsewhere = Attempt {
             source: "198.51.100.1",
             ..here
         };
-        assert!(attempts.admit(Factor::Password, &elsewhere));
+        assert!(attempts.admit(Factor::Password, &elsewhere).is_some());
         let cased = Attempt {
             principal: "aLICE",
             ..here
         };
-        assert!(!attempts.admit(Factor::Password, &cased));
+        assert!(attempts.admit(Factor::Password, &cased).is_none());
     }
 
     #[test]
@@ -711,7 +843,7 @@ mod tests {
                 source: &source,
                 now: NOW,
             };
-            attempts.admit(Factor::Password, &attempt)
+            attempts.admit(Factor::Password, &attempt).is_some()
         });
         assert_eq!(admitted.count(), 50);
     }
@@ -720,7 +852,7 @@ mod tests {
     fn a_flood_of_names_and_addresses_takes_bounded_memory_and_frees_nobody() {
         let mut attempts = Attempts::default();
         let guessed = attempt("AIDA", NOW);
-        while attempts.admit(Factor::Code, &guessed) {}
+        while attempts.admit(Factor::Code(1), &guessed).is_some() {}
         for index in 0..COUNTS {
             let (principal, source) = (format!("u{index}"), format!("s{index}"));
             let attempt = Attempt {
@@ -731,20 +863,20 @@ mod tests {
             attempts.admit(Factor::Password, &attempt);
         }
         assert!(attempts.empty_at.len() <= COUNTS + 4);
-        assert!(!attempts.admit(Factor::Code, &guessed));
+        assert!(attempts.admit(Factor::Code(1), &guessed).is_none());
         let later = NOW.plus(Duration::from_hours(2));
-        assert!(attempts.admit(Factor::Code, &attempt("AIDA", later)));
-        assert!(attempts.admit(Factor::Code, &attempt("AIDB", later)));
+        assert!(admits(&mut attempts, "AIDA", later));
+        assert!(admits(&mut attempts, "AIDB", later));
         assert!(attempts.empty_at.len() < 10);
     }
 
     #[test]
     fn a_clock_set_back_does_not_lock_for_long() {
         let mut attempts = Attempts::default();
-        while attempts.admit(Factor::Code, &attempt("AIDA", NOW)) {}
+        while admits(&mut attempts, "AIDA", NOW) {}
         let before = NOW.minus(Duration::from_hours(1000));
-        assert!(!attempts.admit(Factor::Code, &attempt("AIDA", before)));
+        assert!(!admits(&mut attempts, "AIDA", before));
         let after = before.plus(Duration::from_hours(2));
-        assert!(attempts.admit(Factor::Code, &attempt("AIDA", after)));
+        assert!(admits(&mut attempts, "AIDA", after));
     }
 }
