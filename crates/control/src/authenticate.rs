@@ -327,12 +327,16 @@ fn key_is_good(directory: &Directory, key: &AccessKeyId) -> bool {
 }
 
 /// Whether what temporary credentials come from in the end is still good: the long-lived key, the
-/// user's password, or the role of a node. Stricter than IAM, where they outlive it.
+/// user's password of then, or the role of a node. Stricter than IAM, where they outlive it.
 fn origin_is_good(directory: &Directory, session: &TemporarySession, beginning: &UniqueId) -> bool {
     match &session.issuing_key {
         Some(key) => key_is_good(directory, key),
         None => match directory.user_by_id(beginning) {
-            Some(user) => user.login_profile.is_some(),
+            Some(user) => {
+                let signed_in = session.signed_in.unwrap_or(session.issued);
+                let profile = user.login_profile.as_ref();
+                profile.is_some_and(|profile| signed_in >= profile.since())
+            }
             None => directory.role_by_id(beginning).is_some(),
         },
     }

@@ -100,6 +100,9 @@ pub struct TemporarySession {
     /// For role sessions: the node at the beginning of the chain.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// When the user signed in with the password that they come from in the end.
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    pub signed_in: Option<Timestamp>,
 }
 
 impl TemporarySession {
@@ -118,6 +121,7 @@ impl TemporarySession {
             issuing_key: None,
             assumed_by: None,
             node: None,
+            signed_in: None,
         }
     }
 }

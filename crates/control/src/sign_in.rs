@@ -227,6 +227,7 @@ impl Control {
                     password_hash,
                     reset_required: false,
                     created: profile.created,
+                    changed: Some(call.now),
                 });
                 Some(User {
                     login_profile,
@@ -308,6 +309,7 @@ impl Control {
         let lifetime = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
         let session = TemporarySession {
             mfa: mfa_used.then_some(call.now),
+            signed_in: Some(call.now),
             ..TemporarySession::new(call.now, call.now.plus(lifetime))
         };
         let holder = Holder::User {

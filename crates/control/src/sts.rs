@@ -299,6 +299,7 @@ impl Control {
                 issuing_key: beginning.issuing_key,
                 assumed_by: beginning.assumed_by,
                 node: beginning.node,
+                signed_in: beginning.signed_in,
                 ..TemporarySession::new(call.now, after(call.now, seconds))
             },
             role,
@@ -591,6 +592,7 @@ struct Beginning {
     issuing_key: Option<AccessKeyId>,
     assumed_by: Option<UniqueId>,
     node: Option<NodeId>,
+    signed_in: Option<Timestamp>,
 }
 
 fn beginning(caller: &Caller) -> Beginning {
@@ -600,11 +602,13 @@ fn beginning(caller: &Caller) -> Beginning {
             issuing_key: None,
             assumed_by: node.role.as_ref().map(|role| role.unique_id.clone()),
             node: Some(node.node_id.clone()),
+            signed_in: None,
         },
         Caller::Role(role) => Beginning {
             issuing_key: role.session.issuing_key.clone(),
             assumed_by: role.session.assumed_by.clone(),
             node: role.session.node.clone(),
+            signed_in: role.session.signed_in,
         },
         Caller::User(user) => Beginning {
             issuing_key: match &user.session {
@@ -613,6 +617,7 @@ fn beginning(caller: &Caller) -> Beginning {
             },
             assumed_by: Some(user.user.unique_id.clone()),
             node: None,
+            signed_in: user.session.as_ref().and_then(|session| session.signed_in),
         },
     }
 }

@@ -1404,6 +1404,7 @@ fn one_of_each_kind() -> Vec<Identity> {
             password_hash: "$argon2id$v=19$x".into(),
             reset_required: true,
             created: T,
+            changed: Some(T),
         }),
         ..user(1, "alice")
     };

@@ -151,6 +151,17 @@ pub struct LoginProfile {
     pub reset_required: bool,
     /// When the password was first set.
     pub created: Timestamp,
+    /// When it was set anew, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Timestamp>,
+}
+
+impl LoginProfile {
+    /// Since when the password is the one it is. Whoever signed in before did so with another.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        self.changed.unwrap_or(self.created)
+    }
 }
 
 impl std::fmt::Debug for LoginProfile {

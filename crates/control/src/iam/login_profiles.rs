@@ -120,6 +120,7 @@ fn create(
         password_hash: password.hash.to_owned(),
         reset_required,
         created: now,
+        changed: None,
     };
     let answer = view(user, &profile);
     let shown = json!({
@@ -141,12 +142,17 @@ fn update(
     names: &Names,
     name: &str,
     (password, reset_required): (Option<NewPassword<'_>>, Option<bool>),
+    now: Timestamp,
 ) -> Result<Edit<()>, IamError> {
     let (user, before) = profile(directory, name)?;
     let mut profile = before.clone();
     if let Some(password) = password {
         acceptable(names, user, password.text)?;
         password.hash.clone_into(&mut profile.password_hash);
+    }
+    // A password that must be changed is as little trusted as one that was.
+    if password.is_some() || reset_required == Some(true) {
+        profile.changed = Some(now);
     }
     profile.reset_required = reset_required.unwrap_or(profile.reset_required);
     Ok(put(names, user, Some(profile)))
@@ -158,6 +164,7 @@ fn change(
     names: &Names,
     name: &str,
     (checked, password): (&str, NewPassword<'_>),
+    now: Timestamp,
 ) -> Result<Edit<()>, IamError> {
     let (user, before) = profile(directory, name)?;
     if before.password_hash != checked {
@@ -169,6 +176,7 @@ fn change(
         password_hash: password.hash.to_owned(),
         reset_required: false,
         created: before.created,
+        changed: Some(now),
     };
     Ok(put(names, user, Some(profile)))
 }
@@ -274,7 +282,8 @@ impl Control {
         let text = input.password.as_ref();
         let new = |directory: &Directory, hash: &str| {
             let password = text.map(|text| NewPassword { text, hash });
-            update(directory, names, &name, (password, input.reset_required))
+            let flags = (password, input.reset_required);
+            update(directory, names, &name, flags, call.now)
         };
         let directory = self.may_change_password(call, &RULE, &name).await?;
         new(&directory, "")?;
@@ -342,7 +351,10 @@ impl Control {
             call,
             &RULE,
             |directory| ask_user(directory, names, name),
-            |directory, _| change(directory, names, name, (&before.password_hash, password)),
+            |directory, _| {
+                let passwords = (before.password_hash.as_str(), password);
+                change(directory, names, name, passwords, call.now)
+            },
         )
         .await
     }

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sortie_control::{
-    Call, Caller, CallerKind, LoginProfileInput, SignInError, SignInInput, SignInOutput,
-    SignedInWith,
+    AuthenticationError, Call, Caller, CallerKind, Holder, IssuedCredentials, LoginProfileInput,
+    SignInError, SignInInput, SignInOutput, SignedInWith,
 };
 use sortie_types::Timestamp;
 
 use crate::{
+    access,
     iam::{
         mfa::{App, STEP, device},
         user,
     },
+    sts,
     world::{START, World, call, nobody, secret},
 };
 
@@ -271,6 +273,55 @@ async fn keys_of_a_sign_in_end_with_the_password() {
     assert!(known.await.is_err());
     let again = sign_in(&world, typed("bob", PASSWORD), START).await;
     assert!(matches!(again, Err(SignInError::Failed)), "{again:?}");
+}
+
+#[tokio::test]
+async fn keys_of_a_sign_in_and_of_what_followed_end_when_the_password_is_another() {
+    let world = World::start().await;
+    bob(&world, false).await;
+    let at = |seconds| START.plus(Duration::from_secs(seconds));
+    let assume = access::allow("sts:AssumeRole", "*");
+    access::grant(&world, &Holder::User("bob".into()), "assume", &[assume]).await;
+    sts::trusting_account(&world, "Ops").await;
+    let looked_up = async |keys: &IssuedCredentials| {
+        let key = keys.access_key_id.as_str();
+        let token = Some(&keys.session_token);
+        world.control.look_up_key(key, token, at(9)).await
+    };
+    let change = async |again: bool| {
+        let input = LoginProfileInput {
+            user_name: Some("bob".into()),
+            password: Some(secret(if again { PASSWORD } else { NEW })),
+            reset_required: None,
+        };
+        if again {
+            let call = world.admin("DeleteLoginProfile");
+            let name = Some("bob".to_owned());
+            let deleted = world.control.delete_login_profile(&call, name).await;
+            deleted.unwrap();
+            let call = world.admin_at("CreateLoginProfile", at(4));
+            let made = world.control.create_login_profile(&call, input).await;
+            made.unwrap();
+        } else {
+            let call = world.admin_at("UpdateLoginProfile", at(2));
+            let updated = world.control.update_login_profile(&call, input).await;
+            updated.unwrap();
+        }
+    };
+    for (again, password, now) in [(false, PASSWORD, at(1)), (true, NEW, at(3))] {
+        let keys = sign_in(&world, typed("bob", password), now).await;
+        let keys = keys.unwrap().credentials;
+        let caller = looked_up(&keys).await.unwrap().caller;
+        let chained = sts::issued(&world, &caller, "Ops", "bob").await;
+        assert!(looked_up(&chained).await.is_ok());
+        change(again).await;
+        for keys in [keys, chained] {
+            let refused = looked_up(&keys).await;
+            assert!(matches!(refused, Err(AuthenticationError::Inactive)));
+        }
+    }
+    let keys = sign_in(&world, typed("bob", PASSWORD), at(5)).await;
+    assert!(looked_up(&keys.unwrap().credentials).await.is_ok());
 }
 
 #[tokio::test]
