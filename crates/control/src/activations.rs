@@ -28,6 +28,8 @@ const LIFETIME: Duration = Duration::from_hours(24);
 const LONGEST_LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// How many nodes may enrol with one, at most.
 const LARGEST_LIMIT: i64 = 1000;
+/// How often a role is judged again because identities changed meanwhile.
+const ATTEMPTS: usize = 8;
 /// Activations on a page, at most and unless asked otherwise.
 const PAGE: usize = 50;
 
@@ -198,6 +200,23 @@ impl Control {
         call: &Call,
         input: CreateActivationInput,
     ) -> Result<Recorded<CreateActivationOutput>, CreateActivationError> {
+        for _ in 0..ATTEMPTS {
+            match self.try_create_activation(call, &input).await {
+                // Decided by what is no longer so: decided anew.
+                Err(CreateActivationError::Internal(InternalError::Store(
+                    StoreError::Conflict(Conflict::Revision),
+                ))) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(StoreError::Conflict(Conflict::Revision).into())
+    }
+
+    async fn try_create_activation(
+        &self,
+        call: &Call,
+        input: &CreateActivationInput,
+    ) -> Result<Recorded<CreateActivationOutput>, CreateActivationError> {
         const RULE: OperationRule = authorize::CREATE_ACTIVATION;
         let names = &self.inner.names;
         let directory = self.directory().await?;
@@ -208,8 +227,8 @@ impl Control {
         );
         self.authorize_in(&directory, call, &RULE, &ask, None, ())?;
         let activation_code = mint::activation_code()?;
-        let activation = new_activation(input, &activation_code, call.now)?;
-        self.usable_role(&directory, &activation.iam_role)?;
+        let mut activation = new_activation(input.clone(), &activation_code, call.now)?;
+        activation.iam_role = self.usable_role(&directory, &activation.iam_role, None)?;
         let activation_id = activation.id;
         let done = Done::with(CreateActivationOutput {
             activation_id,
@@ -217,7 +236,12 @@ impl Control {
         })
         .showing(json!({"activationId": activation_id, "activationCode": HIDDEN}))
         .about([names.activation_resource(&activation_id)])
-        .changing(vec![Change::InsertActivation(activation)]);
+        .changing(vec![
+            Change::RequireIdentities {
+                revision: directory.revision(),
+            },
+            Change::InsertActivation(activation),
+        ]);
         Ok(self.record(call, &RULE, done).await?)
     }
 

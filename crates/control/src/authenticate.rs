@@ -230,8 +230,8 @@ pub(crate) fn node_by_key(
     iam_role: String,
 ) -> Caller {
     Caller::Node(Box::new(NodeCaller {
+        role: role_of_nodes(names, directory, &iam_role, None, Some(&node_id)).cloned(),
         node_id,
-        role: role_of_nodes(names, directory, &iam_role, None).cloned(),
         iam_role,
         access_key_id: None,
         issued: None,
@@ -263,8 +263,9 @@ pub(crate) fn caller_of(
             iam_role,
             role,
         } => Ok(Caller::Node(Box::new(NodeCaller {
+            role: role_of_nodes(names, directory, &iam_role, role.as_ref(), Some(&node_id))
+                .cloned(),
             node_id,
-            role: role_of_nodes(names, directory, &iam_role, role.as_ref()).cloned(),
             iam_role,
             access_key_id: Some(access_key_id),
             issued: session.map(|session| session.issued),

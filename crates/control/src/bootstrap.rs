@@ -362,7 +362,7 @@ mod tests {
                 .is_some()
         );
         assert_eq!(role.path, "/");
-        assert!(control.usable_role(&directory, NODE_ROLE).is_ok());
+        assert!(control.usable_role(&directory, NODE_ROLE, None).is_ok());
         assert_eq!(
             recorded(&state).await,
             ["AdministratorCreated", "RolesCreated"]
@@ -462,7 +462,7 @@ mod tests {
         );
         for iam_role in ["Nodes", "nodes", "a/b/Deep", "service-role/Unused"] {
             assert!(
-                control.usable_role(&directory, iam_role).is_ok(),
+                control.usable_role(&directory, iam_role, None).is_ok(),
                 "{iam_role}"
             );
         }

@@ -477,6 +477,23 @@ impl Control {
         call: &Call,
         input: UpdateManagedInstanceRoleInput,
     ) -> Result<Recorded<()>, UpdateManagedInstanceRoleError> {
+        for _ in 0..ATTEMPTS {
+            match self.try_update_role(call, &input).await {
+                // Decided by what is no longer so: decided anew.
+                Err(UpdateManagedInstanceRoleError::Internal(InternalError::Store(
+                    StoreError::Conflict(Conflict::Revision),
+                ))) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(StoreError::Conflict(Conflict::Revision).into())
+    }
+
+    async fn try_update_role(
+        &self,
+        call: &Call,
+        input: &UpdateManagedInstanceRoleInput,
+    ) -> Result<Recorded<()>, UpdateManagedInstanceRoleError> {
         const RULE: OperationRule = authorize::UPDATE_MANAGED_INSTANCE_ROLE;
         let invalid = || UpdateManagedInstanceRoleError::InvalidInstanceId {
             id: input.instance_id.clone(),
@@ -488,13 +505,18 @@ impl Control {
         let named: Option<NodeId> = input.instance_id.parse().ok();
         let proof = self.authorize_in(&directory, call, &RULE, &ask, None, named)?;
         let node_id = proof.resource().clone().ok_or_else(invalid)?;
-        self.usable_role(&directory, &input.iam_role)?;
+        let iam_role = self.usable_role(&directory, &input.iam_role, Some(&node_id))?;
         let done = Done::with(())
             .about([self.inner.names.node_resource(&node_id)])
-            .changing(vec![Change::SetNodeRole {
-                node_id: node_id.clone(),
-                iam_role: input.iam_role.clone(),
-            }]);
+            .changing(vec![
+                Change::RequireIdentities {
+                    revision: directory.revision(),
+                },
+                Change::SetNodeRole {
+                    node_id: node_id.clone(),
+                    iam_role,
+                },
+            ]);
         match self.record(call, &RULE, done).await {
             Err(InternalError::Store(StoreError::Conflict(Conflict::NoNode))) => Err(invalid()),
             outcome => {

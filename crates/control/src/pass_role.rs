@@ -3,7 +3,7 @@
 
 use sortie_iam::{Context, Outcome, Policies, Principal};
 use sortie_ports::Role;
-use sortie_types::UniqueId;
+use sortie_types::{NodeId, UniqueId};
 
 use crate::{
     Control,
@@ -38,14 +38,20 @@ impl Control {
         ask.also_with("iam:PassRole", vec![passed], keys)
     }
 
-    /// Whether nodes may act with a role.
+    /// Whether a node, or one that is not there yet, may act with a role. Its name as it spells it
+    /// itself, behind the path that was given.
     pub(crate) fn usable_role(
         &self,
         directory: &Directory,
         iam_role: &str,
-    ) -> Result<(), UnusableRole> {
-        let role = role_of_nodes(&self.inner.names, directory, iam_role, None);
-        role.map(|_| ()).ok_or_else(|| UnusableRole {
+        node: Option<&NodeId>,
+    ) -> Result<String, UnusableRole> {
+        let role = role_of_nodes(&self.inner.names, directory, iam_role, None, node);
+        let path = iam_role
+            .strip_suffix(role_name(iam_role))
+            .unwrap_or_default();
+        let own_spelling = |role: &Role| format!("{path}{}", role.name);
+        role.map(own_spelling).ok_or_else(|| UnusableRole {
             iam_role: iam_role.to_owned(),
         })
     }
@@ -58,15 +64,27 @@ pub(crate) fn role_of_nodes<'a>(
     directory: &'a Directory,
     iam_role: &str,
     known: Option<&UniqueId>,
+    node: Option<&NodeId>,
 ) -> Option<&'a Role> {
     let role = match known {
         Some(id) => directory.role_by_id(id),
         None => named_role(directory, iam_role),
     };
-    role.filter(|role| trusts_service(names, directory, role))
+    role.filter(|role| trusts_service(names, directory, role, node))
 }
 
-fn trusts_service(names: &Names, directory: &Directory, role: &Role) -> bool {
+/// Whether the service may assume the role on behalf of this account and of its node, as trust policies
+/// ask that let no other account's nodes in. Before there is a node it is for an activation.
+fn trusts_service(
+    names: &Names,
+    directory: &Directory,
+    role: &Role,
+    node: Option<&NodeId>,
+) -> bool {
+    let source = node.map_or_else(|| names.any_activation(), |node| names.node(node));
+    let mut context = Context::new();
+    context.set("aws:SourceAccount", names.account.as_str());
+    context.set("aws:SourceArn", source.as_str());
     let trust = directory.trust_policy(role);
     let principal = Principal::Service {
         name: SERVICE.to_owned(),
@@ -79,7 +97,7 @@ fn trusts_service(names: &Names, directory: &Directory, role: &Role) -> bool {
         },
         action: "sts:AssumeRole",
         resource: Some(&AskedResource::new(names.role_arn(role))),
-        context: &Context::new(),
+        context: &context,
     };
     question.decide(names) == Outcome::Allowed
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sortie_control::{
-    AddTagsToResourceInput, DeregisterManagedInstanceError, DeregisterManagedInstanceInput,
-    DescribeInstanceInformationError, DescribeInstanceInformationInput,
-    DescribeInstancePropertiesError, DescribeInstancePropertiesInput, FilterOperator,
-    ListTagsForResourceInput, NodeFilter, NodeView, RemoveTagsFromResourceInput, TagsError,
-    UpdateInstanceInformationError, UpdateInstanceInformationInput, UpdateManagedInstanceRoleError,
-    UpdateManagedInstanceRoleInput,
+    AddTagsToResourceInput, CreateActivationInput, CreateRoleInput, DeregisterManagedInstanceError,
+    DeregisterManagedInstanceInput, DescribeInstanceInformationError,
+    DescribeInstanceInformationInput, DescribeInstancePropertiesError,
+    DescribeInstancePropertiesInput, FilterOperator, ListTagsForResourceInput, NodeFilter,
+    NodeView, RemoveTagsFromResourceInput, TagsError, UpdateInstanceInformationError,
+    UpdateInstanceInformationInput, UpdateManagedInstanceRoleError, UpdateManagedInstanceRoleInput,
 };
 use sortie_ports::{NodeInfo, PingStatus, Signal, Signals};
 use sortie_types::{NodeId, Timestamp};
@@ -420,6 +421,56 @@ async fn roles_change_for_nodes_that_exist() {
         untrusting.to_string(),
         "Nonexistent role or missing ssm service principal in trust policy: Untrusting"
     );
+}
+
+#[tokio::test]
+async fn a_role_may_ask_on_whose_behalf_it_is_assumed() {
+    let world = World::start().await;
+    let account = world.control.account_id().to_string();
+    let node_id = world.enrol(0).await;
+    let usable = async |name: &str, account: &str, source: &str| {
+        let trust = json!({
+            "Version": "2012-10-17",
+            "Statement": {
+                "Effect": "Allow", "Principal": {"Service": "ssm.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+                "Condition": {
+                    "StringEquals": {"aws:SourceAccount": account},
+                    "ArnEquals": {"aws:SourceArn": source},
+                },
+            },
+        });
+        let role = CreateRoleInput {
+            name: name.into(),
+            trust_policy: trust.to_string(),
+            ..CreateRoleInput::default()
+        };
+        let call = world.admin("CreateRole");
+        world.control.create_role(&call, role).await.unwrap();
+        let call = world.admin("CreateActivation");
+        let input = CreateActivationInput {
+            iam_role: name.into(),
+            registration_limit: Some(1),
+            ..CreateActivationInput::default()
+        };
+        let created = world.control.create_activation(&call, input).await;
+        let call = world.admin("UpdateManagedInstanceRole");
+        let input = UpdateManagedInstanceRoleInput {
+            instance_id: node_id.to_string(),
+            iam_role: name.into(),
+        };
+        let updated = world.control.update_managed_instance_role(&call, input);
+        (created.is_ok(), updated.await.is_ok())
+    };
+    let here = format!("arn:aws:ssm:local-1:{account}:*");
+    assert_eq!(usable("Ours", &account, &here).await, (true, true));
+    // Of this node alone.
+    let node = format!("arn:aws:ssm:local-1:{account}:managed-instance/{node_id}");
+    assert_eq!(usable("Its", &account, &node).await, (false, true));
+    let other = "999988887777";
+    assert_eq!(usable("Theirs", other, &here).await, (false, false));
+    let there = format!("arn:aws:ssm:local-1:{other}:*");
+    assert_eq!(usable("There", &account, &there).await, (false, false));
 }
 
 fn add(kind: &str, id: &str, tags: &[(&str, &str)]) -> AddTagsToResourceInput {
