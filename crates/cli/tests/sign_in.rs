@@ -271,6 +271,21 @@ fn a_password_is_not_asked_for_where_it_could_not_be_used() {
             Some("http://sortie.example"),
             "not encrypted",
         ),
+        (
+            &["login", "--profile", "x"],
+            Some("http://192.0.2.1:7443"),
+            "not encrypted",
+        ),
+        (
+            &["login", "--profile", "x"],
+            Some("http://localhost.sortie.example"),
+            "not encrypted",
+        ),
+        (
+            &["login", "--profile", "x"],
+            Some("http://127.0.0.1@sortie.example"),
+            "not encrypted",
+        ),
     ] {
         let mut command = sortie(&world, arguments);
         if let Some(endpoint) = environment {
@@ -333,6 +348,32 @@ fn a_role_with_mfa_asks_once_and_keeps_its_keys() {
     assert_eq!(world.count("AssumeRole"), 1);
     let last = world.calls_of("DescribeInstanceInformation").pop().unwrap();
     assert_eq!(last.header("x-amz-security-token"), Some("roletoken"));
+
+    // Kept for their owner alone, and not where other tools take them for another server's.
+    let cache = world.folder.path().join(".sortie/cache");
+    let mode = std::fs::metadata(&cache).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+    assert!(!world.folder.path().join(".aws/cli").exists());
+    // Somebody else's key in the same profile does not get them.
+    let key = key.replace("AKIABASE", "AKIAELSE");
+    write_file(&world, "credentials", &format!("[base]\n{key}"));
+    let (status, _, stderr) = run(nodes_without_terminal(nodes()));
+    assert_eq!(status, 255);
+    assert!(stderr.contains("mfa/alice"), "{stderr}");
+    // What was assumed after a sign-in goes with it.
+    let signed_in = format!("[base]\n{key}aws_session_token = t\n\
+        x_security_token_expires = 2100-01-01T00:00:00Z\nx_principal_arn = {ALICE}\n");
+    write_file(&world, "credentials", &signed_in);
+    let mut terminal = Terminal::open(&nodes(), 80, 24).unwrap();
+    terminal.until("MFA code for ").unwrap();
+    terminal.line(CODE).unwrap();
+    terminal.until("web").unwrap();
+    assert!(terminal.exit_status().unwrap().success());
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 2);
+    let (status, _, stderr) = run(sortie(&world, &["logout", "--profile", "base"]));
+    assert_eq!(status, 0, "{stderr}");
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
 }
 
 /// In a session of its own, so that the terminal of whoever runs the tests is not asked.

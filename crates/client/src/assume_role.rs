@@ -1,16 +1,17 @@
-//! Assuming the role that a profile names, and the files in which AWS's command line keeps such
-//! credentials: the same names and the same content, so that a code typed for one tool serves both.
+//! Assuming the role that a profile names, and the files in which such credentials are kept. A file is
+//! found by the server, by who assumed the role, and by the role: the same role of another server, or
+//! assumed by somebody else, is another one.
 
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sortie_types::{Secret, Timestamp};
 use sortie_wire::{call::encode_request, shapes::sts, sigv4::Credentials};
 
 use crate::{
-    AssumeRole, CredentialsError,
+    AssumeRole, CredentialSource, CredentialsError,
     credentials::{EXPIRY_MARGIN, Fetched, MfaPrompt},
     private_file,
     transport::Transport,
@@ -85,7 +86,7 @@ fn session_name(role: &AssumeRole, now: Timestamp) -> String {
         .unwrap_or_else(|| format!("sortie-session-{}", now.millis() / 1000))
 }
 
-/// What such a file holds of the answer to AssumeRole.
+/// What such a file holds of the answer to AssumeRole, as AWS's command line writes it.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Kept {
@@ -101,13 +102,11 @@ struct KeptCredentials {
     expiration: String,
 }
 
-/// The credentials of a role in the folder of such files, if they are good for a while yet.
-pub(crate) fn load(folder: &Path, role: &AssumeRole, now: Timestamp) -> Option<Fetched> {
-    let text = std::fs::read(file_of(folder, role)).ok()?;
+/// The credentials of a role in its file, if they are good for a while yet.
+pub(crate) fn load(file: &Path, now: Timestamp) -> Option<Fetched> {
+    let text = std::fs::read(file).ok()?;
     let kept = serde_json::from_slice::<Kept>(&text).ok()?.credentials;
-    // AWS's tools write the name of the zone.
-    let expiration = kept.expiration.replace("UTC", "Z");
-    let expires: Timestamp = expiration.parse().ok()?;
+    let expires: Timestamp = kept.expiration.parse().ok()?;
     (expires > now.plus(EXPIRY_MARGIN)).then(|| Fetched {
         credentials: Credentials {
             access_key_id: kept.access_key_id,
@@ -119,7 +118,7 @@ pub(crate) fn load(folder: &Path, role: &AssumeRole, now: Timestamp) -> Option<F
 }
 
 /// Keeps the credentials of a role. One who may not write there asks again next time.
-pub(crate) fn store(folder: &Path, role: &AssumeRole, assumed: &Fetched) {
+pub(crate) fn store(file: &Path, assumed: &Fetched) {
     let (Some(token), Some(expires)) = (&assumed.credentials.session_token, assumed.expires) else {
         return;
     };
@@ -133,66 +132,88 @@ pub(crate) fn store(folder: &Path, role: &AssumeRole, assumed: &Fetched) {
     };
     let written = serde_json::to_vec(&kept)
         .map_err(std::io::Error::from)
-        .and_then(|text| private_file::replace(&file_of(folder, role), &text));
+        .and_then(|text| private_file::replace(file, &text));
     if let Err(error) = written {
         tracing::debug!(%error, "the credentials of the role are not kept");
     }
 }
 
-fn file_of(folder: &Path, role: &AssumeRole) -> PathBuf {
-    folder.join(format!("{}.json", cache_key(role)))
+/// The file of a role that is assumed with these very settings at a server.
+pub(crate) fn file_of(folder: &Path, endpoint: &str, role: &AssumeRole) -> PathBuf {
+    let text = json!([endpoint, members(role)]).to_string();
+    let beginning = name_of_source(&role.source);
+    folder.join(format!("{beginning}-{}.json", hash(&text)))
 }
 
-/// botocore's name for the call: the hash of its members as Python writes them as JSON, without the
-/// session name unless the profile gives one.
-fn cache_key(role: &AssumeRole) -> String {
-    let members = [
-        ("DurationSeconds", role.duration_seconds.map(|s| json!(s))),
-        ("ExternalId", role.external_id.as_ref().map(|s| json!(s))),
-        ("RoleArn", Some(json!(role.role_arn))),
-        (
-            "RoleSessionName",
-            role.session_name.as_ref().map(|s| json!(s)),
-        ),
-        ("SerialNumber", role.mfa_serial.as_ref().map(|s| json!(s))),
-    ];
-    let members: Vec<String> = members
-        .into_iter()
-        .filter_map(|(name, value)| Some(format!("\"{name}\": {}", ascii(&value?.to_string()))))
-        .collect();
-    let text = format!("{{{}}}", members.join(", "));
-    digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes())
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// Python escapes what is not ASCII.
-fn ascii(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        if c.is_ascii() {
-            escaped.push(c);
-        } else {
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
-            }
+/// Removes what was assumed with an access key, directly or through other roles.
+pub(crate) fn forget(folder: &Path, access_key_id: &str) -> std::io::Result<()> {
+    let beginning = format!("{}-", name_of_key(access_key_id));
+    let files = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    for file in files {
+        let file = file?;
+        if file.file_name().to_string_lossy().starts_with(&beginning) {
+            std::fs::remove_file(file.path())?;
         }
     }
-    escaped
+    Ok(())
+}
+
+/// Everything that tells one call from another, down to whose keys sign the first.
+fn members(role: &AssumeRole) -> Value {
+    json!({
+        "DurationSeconds": role.duration_seconds,
+        "ExternalId": role.external_id,
+        "RoleArn": role.role_arn,
+        "RoleSessionName": role.session_name,
+        "SerialNumber": role.mfa_serial,
+        "Source": match &role.source {
+            CredentialSource::AssumeRole(source) => members(source),
+            source => json!(name_of_source(source)),
+        },
+    })
+}
+
+/// Who is at the beginning, as part of a file's name.
+fn name_of_source(source: &CredentialSource) -> String {
+    match source {
+        CredentialSource::Static(credentials) => name_of_key(&credentials.access_key_id),
+        CredentialSource::Process { command } => hash(&format!("process {command}")),
+        CredentialSource::AssumeRole(role) => name_of_source(&role.source),
+        CredentialSource::Missing | CredentialSource::Unusable { .. } => hash("nobody"),
+    }
+}
+
+fn name_of_key(access_key_id: &str) -> String {
+    hash(&format!("key {access_key_id}"))
+}
+
+fn hash(text: &str) -> String {
+    let digest = digest(&SHA256, text.as_bytes());
+    let bytes = digest.as_ref().iter().take(16);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::CredentialSource;
 
-    fn role() -> AssumeRole {
+    const SERVER: &str = "https://sortie.example/";
+
+    fn keys(access_key_id: &str) -> CredentialSource {
+        CredentialSource::Static(Credentials {
+            access_key_id: access_key_id.to_owned(),
+            secret_access_key: Secret::new("s"),
+            session_token: None,
+        })
+    }
+
+    fn role(source: CredentialSource) -> AssumeRole {
         AssumeRole {
             role_arn: "arn:aws:iam::111122223333:role/Ops".to_owned(),
-            source: CredentialSource::Missing,
+            source,
             session_name: None,
             external_id: None,
             mfa_serial: None,
@@ -200,67 +221,86 @@ mod tests {
         }
     }
 
-    #[test]
-    fn files_have_the_names_that_botocore_gives_them() {
-        let full = AssumeRole {
-            session_name: Some("me".to_owned()),
-            external_id: Some("a\"ß\u{1f600}".to_owned()),
-            mfa_serial: Some("arn:aws:iam::111122223333:mfa/me".to_owned()),
-            duration_seconds: Some(900),
-            ..role()
-        };
-        // Computed with botocore 1.43.11.
-        assert_eq!(
-            cache_key(&role()),
-            "d0ede4819d1faaa23980aff2e5a04b71c759f79f"
-        );
-        assert_eq!(cache_key(&full), "0c6cd193174cd7b80ef99f8e27774caf257067db");
-    }
-
-    #[test]
-    fn what_is_kept_is_found_until_shortly_before_its_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path().join("cli/cache");
-        let expires = Timestamp::from_millis(1_777_881_600_000);
-        let early = expires.minus(std::time::Duration::from_secs(600));
-        let assumed = Fetched {
+    fn assumed(expires: Timestamp) -> Fetched {
+        Fetched {
             credentials: Credentials {
                 access_key_id: "ASIA1".to_owned(),
                 secret_access_key: Secret::new("s"),
                 session_token: Some(Secret::new("t")),
             },
             expires: Some(expires),
+        }
+    }
+
+    const EXPIRES: Timestamp = Timestamp::from_millis(1_777_881_600_000);
+
+    #[test]
+    fn whatever_differs_is_another_file() {
+        let folder = Path::new("/f");
+        let alice = || role(keys("AKIAALICE"));
+        let chained = |source| role(CredentialSource::AssumeRole(Box::new(source)));
+        let mut files = vec![
+            file_of(folder, SERVER, &alice()),
+            file_of(folder, "https://other.example/", &alice()),
+            file_of(folder, SERVER, &role(keys("AKIABOB"))),
+            file_of(folder, SERVER, &chained(alice())),
+            file_of(folder, SERVER, &chained(chained(alice()))),
+        ];
+        let process = CredentialSource::Process {
+            command: "keys".to_owned(),
         };
-        assert!(load(&folder, &role(), early).is_none());
-        store(&folder, &role(), &assumed);
-        let found = load(&folder, &role(), early).unwrap();
-        assert_eq!(found.credentials.access_key_id, "ASIA1");
-        assert_eq!(found.expires, Some(expires));
-        assert!(load(&folder, &role(), expires).is_none());
-        let other = AssumeRole {
-            external_id: Some("x".to_owned()),
-            ..role()
-        };
-        assert!(load(&folder, &other, early).is_none());
+        files.push(file_of(folder, SERVER, &role(process)));
+        let settings: [fn(&mut AssumeRole); 5] = [
+            |role| role.role_arn.push('2'),
+            |role| role.session_name = Some("me".to_owned()),
+            |role| role.external_id = Some("me".to_owned()),
+            |role| role.mfa_serial = Some("me".to_owned()),
+            |role| role.duration_seconds = Some(900),
+        ];
+        for set in settings {
+            let mut other = alice();
+            set(&mut other);
+            files.push(file_of(folder, SERVER, &other));
+        }
+        assert_eq!(files[0], file_of(folder, SERVER, &alice()));
+        let count = files.len();
+        files.sort();
+        files.dedup();
+        assert_eq!(files.len(), count);
     }
 
     #[test]
-    fn what_aws_tools_wrote_is_read_and_nonsense_is_not() {
+    fn what_is_kept_is_found_until_shortly_before_its_end() {
         let folder = tempfile::tempdir().unwrap();
-        let file = file_of(folder.path(), &role());
-        let now = Timestamp::from_millis(1_777_881_600_000);
-        std::fs::write(
-            &file,
-            r#"{"Credentials": {"AccessKeyId": "ASIA2", "SecretAccessKey": "s", "SessionToken": "t",
-                "Expiration": "2026-05-04T09:00:00UTC", "AccountId": "111122223333"},
-                "AssumedRoleUser": {"AssumedRoleId": "AROA:x", "Arn": "a"}, "ResponseMetadata": {}}"#,
-        )
-        .unwrap();
-        let found = load(folder.path(), &role(), now).unwrap();
-        assert_eq!(found.credentials.access_key_id, "ASIA2");
+        let file = file_of(&folder.path().join("cache"), SERVER, &role(keys("AKIA1")));
+        let early = EXPIRES.minus(std::time::Duration::from_secs(600));
+        assert!(load(&file, early).is_none());
+        store(&file, &assumed(EXPIRES));
+        let found = load(&file, early).unwrap();
+        assert_eq!(found.credentials.access_key_id, "ASIA1");
+        assert_eq!(found.expires, Some(EXPIRES));
+        assert!(load(&file, EXPIRES).is_none());
         for nonsense in ["", "{}", "{\"Credentials\": 7}", "\u{0}"] {
             std::fs::write(&file, nonsense).unwrap();
-            assert!(load(folder.path(), &role(), now).is_none(), "{nonsense}");
+            assert!(load(&file, early).is_none(), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn what_was_assumed_with_a_key_goes_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        forget(&cache, "ASIAALICE").unwrap();
+        let direct = role(keys("ASIAALICE"));
+        let chained = role(CredentialSource::AssumeRole(Box::new(direct.clone())));
+        let others = file_of(&cache, SERVER, &role(keys("ASIABOB")));
+        let files = [&direct, &chained].map(|role| file_of(&cache, SERVER, role));
+        for file in files.iter().chain([&others]) {
+            store(file, &assumed(EXPIRES));
+            assert!(file.exists());
+        }
+        forget(&cache, "ASIAALICE").unwrap();
+        assert!(files.iter().all(|file| !file.exists()));
+        assert!(others.exists());
     }
 }

@@ -10,14 +10,15 @@ use sortie_types::{Region, Secret, Timestamp};
 use sortie_wire::{Service, sigv4::Credentials};
 
 use crate::{
-    Environment,
+    Environment, assume_role,
     credentials::{AssumeRole, CredentialSource},
     credentials_file::{self, SignInPlace},
     ini::{Document, Section},
 };
 
-/// Where AWS's command line keeps the credentials of assumed roles, below the home folder.
-const ROLE_CACHE: &str = ".aws/cli/cache";
+/// Where the credentials of assumed roles are kept, below the home folder. AWS's own folder is not good
+/// for it: there a file is found by the role alone.
+const ROLE_CACHE: &str = ".sortie/cache";
 
 /// The region of an installation that was given none.
 const OUR_REGION: &str = "local-1";
@@ -49,7 +50,6 @@ pub struct ClientConfig {
     origin: String,
     place: SignInPlace,
     profile: Section,
-    role_cache: Option<PathBuf>,
     ca_bundle: Option<PathBuf>,
     max_attempts: u32,
 }
@@ -171,8 +171,8 @@ impl ClientConfig {
             place: SignInPlace {
                 profile: profile_name.to_owned(),
                 file: files.credentials_path.clone(),
+                role_cache: environment.home().map(|home| home.join(ROLE_CACHE)),
             },
-            role_cache: environment.home().map(|home| home.join(ROLE_CACHE)),
             ca_bundle: ca_bundle(environment, overrides, &profile),
             max_attempts: environment
                 .get("AWS_MAX_ATTEMPTS")
@@ -278,9 +278,11 @@ impl ClientConfig {
         self.profile.text(key).is_some()
     }
 
-    /// The folder in which AWS's command line keeps the credentials of assumed roles.
-    pub(crate) fn role_cache(&self) -> Option<&Path> {
-        self.role_cache.as_deref()
+    /// The file for the credentials of a role.
+    pub(crate) fn role_file(&self, role: &AssumeRole) -> Option<PathBuf> {
+        let endpoint = self.endpoint(Service::Sts).ok()?.to_string();
+        let folder = self.place.role_cache.as_deref()?;
+        Some(assume_role::file_of(folder, &endpoint, role))
     }
 
     /// Whether a URL was configured for the service, so that it is not AWS's own.

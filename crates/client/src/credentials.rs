@@ -130,7 +130,7 @@ pub(crate) struct CredentialCache {
     transport: Transport,
     prompt: Option<Arc<dyn MfaPrompt>>,
     fetched: Mutex<Option<Fetched>>,
-    /// A server refused what was kept, so what other tools left in files is not believed either.
+    /// A server refused what was kept, so what is left in files is not believed either.
     is_stale: AtomicBool,
 }
 
@@ -186,9 +186,11 @@ impl CredentialCache {
     }
 
     async fn assume(&self, role: &AssumeRole, now: Timestamp) -> Result<Fetched, CredentialsError> {
-        let folder = self.transport.config().role_cache();
+        let file = self.transport.config().role_file(role);
         if !self.is_stale.load(Ordering::Relaxed)
-            && let Some(kept) = folder.and_then(|folder| assume_role::load(folder, role, now))
+            && let Some(kept) = file
+                .as_deref()
+                .and_then(|file| assume_role::load(file, now))
         {
             return Ok(kept);
         }
@@ -197,8 +199,8 @@ impl CredentialCache {
         let prompt = self.prompt.as_deref();
         let assumed =
             assume_role::assume(&self.transport, role, &source.credentials, prompt, now).await?;
-        if let Some(folder) = folder {
-            assume_role::store(folder, role, &assumed);
+        if let Some(file) = file {
+            assume_role::store(&file, &assumed);
         }
         Ok(assumed)
     }

@@ -10,7 +10,7 @@ use std::{
 use sortie_types::Timestamp;
 use sortie_wire::sigv4::Credentials;
 
-use crate::private_file;
+use crate::{assume_role, ini::Document, private_file};
 
 /// The keys of temporary credentials in a profile. The last two are the names under which other
 /// sign-in tools keep the same facts.
@@ -46,6 +46,8 @@ pub struct SignedIn {
 pub struct SignInPlace {
     pub(crate) profile: String,
     pub(crate) file: PathBuf,
+    /// Where the credentials of assumed roles are kept.
+    pub(crate) role_cache: Option<PathBuf>,
 }
 
 impl SignInPlace {
@@ -61,7 +63,7 @@ impl SignInPlace {
         &self.file
     }
 
-    /// Writes the keys.
+    /// Writes the keys. What was assumed with those before is removed.
     ///
     /// # Errors
     /// When the file can not be read or written.
@@ -82,13 +84,14 @@ impl SignInPlace {
             return Err(io::Error::other("a value has more than one line"));
         }
         let before = read(&self.file)?;
-        private_file::replace(&self.file, &with_values(&before, &self.profile, &values))
+        private_file::replace(&self.file, &with_values(&before, &self.profile, &values))?;
+        self.forget_roles(&before)
     }
 
-    /// Takes the keys out; false when there were none.
+    /// Takes the keys out, and removes what was assumed with them; false when there were none.
     ///
     /// # Errors
-    /// When the file can not be read or written.
+    /// When a file can not be read or written.
     pub fn clear(&self) -> io::Result<bool> {
         let before = read(&self.file)?;
         let after = without_keys(&before, &self.profile, &KEYS);
@@ -96,7 +99,20 @@ impl SignInPlace {
             return Ok(false);
         }
         private_file::replace(&self.file, &after)?;
+        self.forget_roles(&before)?;
         Ok(true)
+    }
+
+    /// Removes the credentials of roles that were assumed with the profile's keys in this text.
+    fn forget_roles(&self, text: &[u8]) -> io::Result<()> {
+        let document = Document::parse(&String::from_utf8_lossy(text));
+        let key = document
+            .section(&self.profile)
+            .and_then(|section| section.text(KEYS[0]));
+        match (key, &self.role_cache) {
+            (Some(key), Some(folder)) => assume_role::forget(folder, key),
+            _ => Ok(()),
+        }
     }
 }
 
