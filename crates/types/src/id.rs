@@ -181,8 +181,16 @@ impl SessionId {
     /// name cut so that the whole stays within 96 characters.
     #[must_use]
     pub fn from_random(name: &str, random: [u8; 9]) -> Self {
+        let name = Self::name_part(name);
+        Self(format!("{name}-{}", lower_hex_17(random)))
+    }
+
+    /// What stands for `name` in its sessions' ids: names that differ only in what is replaced have the
+    /// same.
+    #[must_use]
+    pub fn name_part(name: &str) -> String {
         let mapped = name.chars().take(96 - 18);
-        let mut name: String = mapped
+        let mut part: String = mapped
             .map(|c| {
                 if c.is_ascii() && is_session_name_byte(c as u8) {
                     c
@@ -191,10 +199,10 @@ impl SessionId {
                 }
             })
             .collect();
-        if name.is_empty() {
-            name.push('_');
+        if part.is_empty() {
+            part.push('_');
         }
-        Self(format!("{name}-{}", lower_hex_17(random)))
+        part
     }
 }
 

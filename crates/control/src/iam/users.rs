@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use sortie_ports::{Change, Identity, IdentityKind, User};
-use sortie_types::{Arn, Tag, Timestamp, UniqueId, UniqueIdKind, UserName};
+use sortie_types::{Arn, SessionId, Tag, Timestamp, UniqueId, UniqueIdKind, UserName};
 
 use super::{
     boundaries::boundary,
@@ -160,13 +160,26 @@ fn free_name(
                    unique identifier.";
         return Err(IamError::Validation(why.to_owned()));
     }
-    match directory.user(name) {
-        Some(other) if of != Some(&other.unique_id) => {
-            let why = format!("User with name {name} already exists.");
-            Err(IamError::EntityAlreadyExists(why))
-        }
-        _ => Ok(parsed),
+    let others = || {
+        let users = directory.users();
+        users.filter(|user| of != Some(&user.unique_id))
+    };
+    if others().any(|other| other.name.as_str().eq_ignore_ascii_case(name)) {
+        let why = format!("User with name {name} already exists.");
+        return Err(IamError::EntityAlreadyExists(why));
     }
+    // Policies that name sessions by their owner's name would take one's for the other's.
+    let part = SessionId::name_part(name);
+    let alike =
+        |other: &User| SessionId::name_part(other.name.as_str()).eq_ignore_ascii_case(&part);
+    if let Some(other) = others().find(|other| alike(other)) {
+        let why = format!(
+            "User with name {} already exists, whose sessions would have the same names.",
+            other.name
+        );
+        return Err(IamError::EntityAlreadyExists(why));
+    }
+    Ok(parsed)
 }
 
 fn create(

@@ -77,6 +77,12 @@ async fn names_are_taken_without_regard_to_case_and_are_no_unique_ids() {
         assert_eq!(code(create(name).await), "ValidationError", "{name}");
     }
     assert!(create("AIDA").await.is_ok());
+    // Its sessions would be called like another's.
+    assert!(create("Ann_Lee").await.is_ok());
+    for name in ["ann+lee", "ANN=lee", "ann,lee"] {
+        assert_eq!(code(create(name).await), "EntityAlreadyExists", "{name}");
+    }
+    assert!(create("ann.lee").await.is_ok());
     let twice = CreateUserInput {
         tags: vec![("a".into(), "1".into()), ("A".into(), "2".into())],
         ..named("twice")
@@ -161,6 +167,9 @@ async fn a_renamed_user_keeps_its_id_and_frees_its_name() {
     assert_eq!(code(rename("nobody", "x").await), "NoSuchEntity");
     // Its own name in another case is free for it.
     rename("bob", "BOB").await.unwrap();
+    rename("carol", "car_ol").await.unwrap();
+    assert_eq!(code(rename("bob", "Car+ol").await), "EntityAlreadyExists");
+    rename("car_ol", "car+ol").await.unwrap();
     rename("bob", "robert").await.unwrap();
     let call = world.admin("GetUser");
     let after = world.control.get_user(&call, Some("robert".into())).await;
