@@ -150,6 +150,14 @@ impl Circumstances {
         let holder = self.holder.clone().unwrap_or(Holder::User { user: owner });
         let key = &self.access_key_id;
         let caller = caller_of(names, directory, holder, key.clone(), self.session.clone());
+        if let Ok(Caller::User(user)) = &caller
+            && !is_under_own_name(directory, session)
+        {
+            return Err(format!(
+                "Your session was ended because {} is called {} now.",
+                session.owner, user.user.name
+            ));
+        }
         caller.map_err(|_| match directory.user_by_id(&session.owner_unique_id) {
             Some(_) => format!(
                 "Your session was ended because the credentials that it was started with \
@@ -280,6 +288,16 @@ pub(crate) fn owner(session: &Session) -> Starter {
     Starter {
         name: resource.rsplit('/').next().unwrap_or_default().to_owned(),
         unique_id: session.owner_unique_id.clone(),
+    }
+}
+
+/// Whether the id of a session begins with the name that its owner has. Own-session rules go by that
+/// name, and where the owner has another one by now, it may be somebody else's.
+pub(crate) fn is_under_own_name(directory: &Directory, session: &Session) -> bool {
+    let Starter { name, unique_id } = owner(session);
+    match directory.user_by_id(&unique_id) {
+        Some(user) => user.name.as_str() == name,
+        None => unique_id.as_str().starts_with("AROA"),
     }
 }
 

@@ -474,6 +474,11 @@ impl Control {
             session_id: input.session_id.clone(),
         })?;
         if LIVING.contains(&session.state) {
+            if !judge::is_under_own_name(&*self.directory().await?, &session) {
+                let names = &self.inner.names;
+                let arn = names.session(session.id.as_str());
+                return Err(authorize::refusal(names, &call.caller, &RULE, &arn).into());
+            }
             session.client_epoch = session.client_epoch.saturating_add(1);
             let done = self.resumed(call, &session, &input.stream_base)?;
             match self.record(call, &RULE, done).await {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use sortie_control::{
     AddTagsToResourceInput, AuthenticationError, Caller, DataGrant, DataOpen,
-    DeregisterManagedInstanceInput, End, Holder, ResumeSessionInput, SessionState,
-    StartSessionOutput,
+    DeregisterManagedInstanceInput, End, Holder, ResumeSessionError, ResumeSessionInput,
+    SessionState, StartSessionOutput, UpdateUserInput,
 };
 use sortie_ports::{Signal, Signals};
 use sortie_types::{NodeId, Secret, SessionId};
@@ -348,6 +348,43 @@ async fn a_node_that_is_deregistered_takes_along_what_it_began() {
         let gone = format!("{from}, is not registered any more.");
         assert!(reason.ends_with(&gone), "{reason}");
     }
+}
+
+#[tokio::test]
+async fn whoever_gets_the_name_of_another_does_not_get_their_sessions() {
+    let world = World::start().await;
+    let node_id = node(&world, 0).await;
+    let own = allow(
+        "ssm:ResumeSession",
+        "arn:aws:ssm:*:*:session/${aws:username}-*",
+    );
+    let alice = person(
+        &world,
+        "alice",
+        &[allow("ssm:StartSession", "*"), own.clone()],
+    )
+    .await;
+    let one = session(&world, &alice, &node_id).await.session_id;
+    let call = world.admin("UpdateUser");
+    let input = UpdateUserInput {
+        name: "alice".into(),
+        new_name: Some("anna".into()),
+        ..UpdateUserInput::default()
+    };
+    world.control.update_user(&call, input).await.unwrap();
+    let other = person(&world, "alice", &[own]).await;
+    let call = self::call(other, "ResumeSession", START);
+    let input = ResumeSessionInput {
+        session_id: one.to_string(),
+        stream_base: "wss://sortie.example:7443".into(),
+    };
+    let refused = world.control.resume_session(&call, input).await;
+    assert!(matches!(refused, Err(ResumeSessionError::Denied(_))));
+    let reason = judged(&world, &one).await.unwrap();
+    assert!(
+        reason.ends_with("user/alice is called anna now."),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
