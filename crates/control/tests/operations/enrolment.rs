@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use sortie_control::{
-    ActivationFilter, CreateActivationError, CreateActivationInput, DeleteActivationError,
-    DeleteActivationInput, DescribeActivationsError, DescribeActivationsInput,
-    RegisterManagedInstanceError,
+    ActivationFilter, CreateActivationError, CreateActivationInput, CreateUserInput,
+    DeleteActivationError, DeleteActivationInput, DescribeActivationsError,
+    DescribeActivationsInput, RegisterManagedInstanceError, UpdateManagedInstanceRoleError,
+    UpdateManagedInstanceRoleInput,
 };
+use sortie_ports::{Identity, State as _};
 use sortie_types::Timestamp;
 
-use crate::world::{NODE_ROLE, START, World, call, public_key, registration, secret};
+use crate::world::{
+    NODE_ROLE, START, World, call, public_key, registration, role_of, secret, trusting,
+};
 
 /// RSA of 1024 bits.
 const SHORT_KEY: &str = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC8mwGofLk5kHyjN/df2Hmdn/ebjPf3pWRF1/5mTA7AWIBMWCXdj5v0yzEfLrHYn73eJEV1UqwhgJsOlqDejVw7rr4rNgqbrfDrJ6A6Up5AsuH8IP2G40usETY8f54h3SeF0RRjShjN/F+uNqVSOYk4en600msJ839YsIK54MDtGQIDAQAB";
@@ -300,4 +304,65 @@ async fn deleting_an_activation_stops_enrolment_and_keeps_nodes() {
         Err(DeleteActivationError::InvalidActivationId)
     ));
     assert_eq!(world.count("DeleteActivation"), 1);
+}
+
+#[tokio::test]
+async fn a_role_that_is_changed_while_it_is_given_to_nodes_is_judged_as_it_is_now() {
+    let world = World::start().await;
+    let node_id = world.enrol(0).await;
+    let mut role = role_of(&world, "Others", "ssm.amazonaws.com").await;
+    let usable = role.clone();
+    role.trust_policy = trusting("ec2.amazonaws.com");
+    world.overtake(Identity::Role(role.clone())).await;
+    let call = world.admin("CreateActivation");
+    let input = CreateActivationInput {
+        iam_role: "Others".into(),
+        ..CreateActivationInput::default()
+    };
+    let created = world.control.create_activation(&call, input.clone()).await;
+    assert!(matches!(
+        created,
+        Err(CreateActivationError::InvalidRole(_))
+    ));
+    // And the other way: what stands in the way is taken out of it.
+    world.overtake(Identity::Role(usable)).await;
+    let call = world.admin("CreateUser");
+    let user = CreateUserInput {
+        name: "carol".into(),
+        ..CreateUserInput::default()
+    };
+    world.control.create_user(&call, user).await.unwrap();
+    world.overtake(Identity::Role(role)).await;
+    let call = world.admin("UpdateManagedInstanceRole");
+    let input = UpdateManagedInstanceRoleInput {
+        instance_id: node_id.to_string(),
+        iam_role: "Others".into(),
+    };
+    let updated = world.control.update_managed_instance_role(&call, input);
+    assert!(matches!(
+        updated.await,
+        Err(UpdateManagedInstanceRoleError::InvalidRole(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_role_stands_by_its_own_spelling() {
+    let world = World::start().await;
+    role_of(&world, "Others", "ssm.amazonaws.com").await;
+    let created = create(&world, |input| input.iam_role = "oTHERS".into()).await;
+    let row = world
+        .state
+        .activation(&created.unwrap().activation_id)
+        .await;
+    assert_eq!(row.unwrap().unwrap().iam_role, "Others");
+    let node_id = world.enrol(0).await;
+    let call = world.admin("UpdateManagedInstanceRole");
+    let input = UpdateManagedInstanceRoleInput {
+        instance_id: node_id.to_string(),
+        iam_role: "OTHERS".into(),
+    };
+    let updated = world.control.update_managed_instance_role(&call, input);
+    updated.await.unwrap();
+    let row = world.state.node(&node_id).await;
+    assert_eq!(row.unwrap().unwrap().iam_role, "Others");
 }

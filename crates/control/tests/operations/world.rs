@@ -22,7 +22,7 @@ use sortie_control::{
 };
 use sortie_evidence::AuditRecord;
 use sortie_ports::{
-    Activation, Commit, Identities, Identity, IdentityKind, IdentityUse, Installation,
+    Activation, Change, Commit, Identities, Identity, IdentityKind, IdentityUse, Installation,
     LocalSignals, Node, NodeInfo, Role, Session, SessionQuery, State, StoreError, TrailEntry,
     TrailQuery,
 };
@@ -45,6 +45,7 @@ pub(crate) struct Watched {
     inner: SqliteState,
     records: Mutex<Vec<AuditRecord>>,
     failing: AtomicBool,
+    overtaking: Mutex<Option<Commit>>,
 }
 
 #[async_trait]
@@ -52,6 +53,10 @@ impl State for Watched {
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         if self.failing.load(Ordering::SeqCst) {
             return Err(StoreError::Closed);
+        }
+        let overtaking = self.overtaking.lock().unwrap().take();
+        if let Some(overtaking) = overtaking {
+            self.inner.commit(overtaking).await?;
         }
         let records = commit.trail.clone();
         self.inner.commit(commit).await?;
@@ -188,6 +193,19 @@ impl World {
     /// Whether commits fail from now on.
     pub(crate) fn fail_commits(&self, failing: bool) {
         self.state.failing.store(failing, Ordering::SeqCst);
+    }
+
+    /// Changes identities as another server would, just before the next commit from here.
+    pub(crate) async fn overtake(&self, identity: Identity) {
+        let revision = self.state.identity_revision().await.unwrap();
+        let commit = Commit {
+            changes: vec![
+                Change::RequireIdentities { revision },
+                Change::PutIdentity(Box::new(identity)),
+            ],
+            trail: Vec::new(),
+        };
+        *self.state.overtaking.lock().unwrap() = Some(commit);
     }
 
     /// Every record committed since the start, as written.
@@ -352,6 +370,7 @@ async fn open_state(directory: &TempDir) -> Arc<Watched> {
         inner: inner.unwrap(),
         records: Mutex::default(),
         failing: AtomicBool::new(false),
+        overtaking: Mutex::default(),
     })
 }
 
