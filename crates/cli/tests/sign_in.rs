@@ -362,8 +362,10 @@ fn a_role_with_mfa_asks_once_and_keeps_its_keys() {
     assert_eq!(status, 255);
     assert!(stderr.contains("mfa/alice"), "{stderr}");
     // What was assumed after a sign-in goes with it.
-    let signed_in = format!("[base]\n{key}aws_session_token = t\n\
-        x_security_token_expires = 2100-01-01T00:00:00Z\nx_principal_arn = {ALICE}\n");
+    let signed_in = format!(
+        "[base]\n{key}aws_session_token = t\n\
+        x_security_token_expires = 2100-01-01T00:00:00Z\nx_principal_arn = {ALICE}\n"
+    );
     write_file(&world, "credentials", &signed_in);
     let mut terminal = Terminal::open(&nodes(), 80, 24).unwrap();
     terminal.until("MFA code for ").unwrap();
