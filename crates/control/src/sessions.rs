@@ -465,6 +465,23 @@ impl Control {
         call: &Call,
         input: ResumeSessionInput,
     ) -> Result<Recorded<ResumeSessionOutput>, ResumeSessionError> {
+        for _ in 0..ATTEMPTS {
+            match self.try_resume_session(call, &input).await {
+                // Resumed by another meanwhile, whose token this one shall supersede.
+                Err(ResumeSessionError::Internal(InternalError::Store(StoreError::Conflict(
+                    Conflict::Superseded,
+                )))) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(StoreError::Conflict(Conflict::Superseded).into())
+    }
+
+    async fn try_resume_session(
+        &self,
+        call: &Call,
+        input: &ResumeSessionInput,
+    ) -> Result<Recorded<ResumeSessionOutput>, ResumeSessionError> {
         const RULE: OperationRule = authorize::RESUME_SESSION;
         let found = self
             .authorize_session(call, &RULE, &input.session_id)

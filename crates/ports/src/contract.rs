@@ -780,6 +780,14 @@ pub async fn sessions_are_kept_and_change(state: Arc<dyn State>) {
         request_context: Some(json!({"sourceIp": "192.0.2.2"})),
     };
     insert(&state, update(1, &[], end.clone())).await;
+    for epoch in [3, 2] {
+        let late = SessionPatch {
+            client_epoch: Some(epoch),
+            request_context: Some(json!({})),
+            ..SessionPatch::default()
+        };
+        refused(&state, update(1, &[], late), Conflict::Superseded).await;
+    }
     expected.state = SessionState::Terminated;
     expected.end_reason = end.end_reason;
     expected.ended = end.ended;

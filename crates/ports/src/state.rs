@@ -191,7 +191,8 @@ pub struct SessionPatch {
     pub end_reason: Option<String>,
     /// When it was over.
     pub ended: Option<Timestamp>,
-    /// Supersedes client tokens below.
+    /// Supersedes client tokens below. Refused when it does not ([`Conflict::Superseded`]), so that
+    /// an epoch belongs to one resume.
     pub client_epoch: Option<i64>,
     /// Supersedes node tokens below.
     pub node_epoch: Option<i64>,
@@ -242,6 +243,9 @@ pub enum Conflict {
     /// The session is in another state than demanded.
     #[error("the session is `{}`", .0.as_str())]
     SessionState(SessionState),
+    /// Client tokens of this epoch, or a later one, were given out meanwhile.
+    #[error("the session was resumed meanwhile")]
+    Superseded,
     /// More tags than a resource may have.
     #[error("too many tags")]
     TooManyTags,

@@ -487,6 +487,10 @@ async fn update_session(
     if !when.is_empty() && !when.contains(&state) {
         return Err(Conflict::SessionState(state).into());
     }
+    let epoch: i64 = found.try_get("client_epoch").map_err(engine)?;
+    if patch.client_epoch.is_some_and(|next| next <= epoch) {
+        return Err(Conflict::Superseded.into());
+    }
     let update = query(sql::UPDATE_SESSION)
         .bind(session_id.as_str())
         .bind(patch.state.map(SessionState::as_str))

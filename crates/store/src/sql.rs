@@ -176,7 +176,7 @@ statements! {
         account_and_region!(),
         ", $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
     );
-    SESSION_STATE = "SELECT state FROM sessions WHERE id = $1";
+    SESSION_STATE = "SELECT state, client_epoch FROM sessions WHERE id = $1";
     UPDATE_SESSION = "UPDATE sessions SET state = COALESCE($2, state), \
         end_reason = COALESCE($3, end_reason), ended = COALESCE($4, ended), \
         client_epoch = COALESCE($5, client_epoch), node_epoch = COALESCE($6, node_epoch), \

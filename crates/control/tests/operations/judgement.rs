@@ -388,6 +388,27 @@ async fn whoever_gets_the_name_of_another_does_not_get_their_sessions() {
 }
 
 #[tokio::test]
+async fn of_two_who_resume_at_once_one_is_superseded() {
+    let world = World::start().await;
+    let node_id = node(&world, 0).await;
+    let both = [
+        allow("ssm:StartSession", "*"),
+        allow("ssm:ResumeSession", "*"),
+    ];
+    let alice = person(&world, "alice", &both).await;
+    let bob = person(&world, "bob", &[allow("ssm:ResumeSession", "*")]).await;
+    let one = session(&world, &alice, &node_id).await.session_id;
+    let (hers, his) = tokio::join!(resumed(&world, &alice, &one), resumed(&world, &bob, &one));
+    let row = world.session_row(&one).await;
+    assert_eq!(row.client_epoch, 3);
+    let hers = opened(&world, &one, hers).await;
+    let his = opened(&world, &one, his).await;
+    assert_ne!(hers.is_ok(), his.is_ok());
+    let is_his = row.request_context.get("resumedBy").is_some();
+    assert_eq!(is_his, his.is_ok());
+}
+
+#[tokio::test]
 async fn whoever_resumed_the_session_of_another_is_judged_and_recorded_as_themselves() {
     let world = World::start().await;
     let node_id = node(&world, 0).await;
