@@ -70,7 +70,7 @@ def nodes(ssm):
     expect("InvalidNextToken", ssm.describe_instance_information, NextToken="no token of ours")
     ssm.update_managed_instance_role(InstanceId=NODE_ID, IamRole="SortieNode")
     stranger = "mi-00000000000000000"
-    expect("InvalidInstanceId", ssm.update_managed_instance_role, InstanceId=stranger, IamRole="R")
+    expect("InvalidInstanceId", ssm.update_managed_instance_role, InstanceId=stranger, IamRole="SortieNode")
     expect("InvalidInstanceId", ssm.deregister_managed_instance, InstanceId=stranger)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 import ssl
+import re
 import sys
 import time
 import urllib.parse
@@ -19,6 +20,9 @@ import urllib.parse
 import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
+import botocore.loaders
+import botocore.model
+import botocore.serialize
 
 DATABASE = os.path.join(sys.argv[1], sys.argv[3])
 OPERATIONS = json.loads(sys.argv[2])
@@ -48,7 +52,10 @@ CASES = {
     "ssm.DescribeInstanceInformation": ({}, None),
     "ssm.DescribeInstanceProperties": ({}, None),
     "ssm.DeregisterManagedInstance": ({"InstanceId": NODE}, "InvalidInstanceId"),
-    "ssm.UpdateManagedInstanceRole": ({"InstanceId": NODE, "IamRole": "R"}, "InvalidInstanceId"),
+    "ssm.UpdateManagedInstanceRole": (
+        {"InstanceId": NODE, "IamRole": "SortieNode"},
+        "InvalidInstanceId",
+    ),
     "ssm.AddTagsToResource": (TAGGED | {"Tags": [{"Key": "a", "Value": "b"}]}, "InvalidResourceId"),
     "ssm.RemoveTagsFromResource": (TAGGED | {"TagKeys": ["a"]}, "InvalidResourceId"),
     "ssm.ListTagsForResource": (TAGGED, "InvalidResourceId"),
@@ -86,14 +93,107 @@ CASES = {
         {"MessageSchemaVersion": "1.0", "RequestId": UUID, "ClientId": ""},
         REFUSED,
     ),
+    "sortie.Explain": ({"Action": "ssm:StartSession", "Resource": NODE}, None),
+    "sortie.GetCaller": ({}, None),
+    "sortie.SignIn": ({"UserName": "nobody", "Password": "Some-Words-9"}, "SignInFailedException"),
 }
-# Nobody may call this one; it is refused for what it asks and not for who asks.
-ANONYMOUS = {"ssm.RegisterManagedInstance"}
+# Records that have another name than their operation.
+RECORDED = {"sortie.SignIn": "ConsoleLogin"}
+# Nobody may call these; they are refused for what they ask and not for who asks.
+ANONYMOUS = {"ssm.RegisterManagedInstance", "sortie.SignIn"}
+
+POLICY = json.dumps(
+    {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+)
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Principal": {"Service": "ssm.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        },
+    }
+)
+NO_POLICY = "arn:aws:iam::111122223333:policy/nobody"
+NO_DEVICE = "arn:aws:iam::111122223333:mfa/nobody"
+# What the members that an operation of iam or sts demands are given: the names of nobody and nothing.
+MEMBERS = {
+    "AccessKeyId": "AKIAIOSFODNN7EXAMPLE",
+    "ActionNames": ["ssm:StartSession"],
+    "AssumeRolePolicyDocument": TRUST,
+    "AuthenticationCode1": "123456",
+    "AuthenticationCode2": "654321",
+    "Description": "nothing",
+    "GroupName": "nobody",
+    "NewPassword": "Some-Words-9",
+    "OldPassword": "Other-Words-9",
+    "Password": "Some-Words-9",
+    "PermissionsBoundary": "arn:aws:iam::aws:policy/ReadOnlyAccess",
+    "PolicyArn": NO_POLICY,
+    "PolicyDocument": POLICY,
+    "PolicyInputList": [POLICY],
+    "PolicyName": "nothing",
+    "PolicySourceArn": "arn:aws:iam::111122223333:user/nobody",
+    "RoleArn": "arn:aws:iam::111122223333:role/nobody",
+    "RoleName": "nobody",
+    "RoleSessionName": "nobody",
+    "SerialNumber": NO_DEVICE,
+    "Status": "Inactive",
+    "TagKeys": ["a"],
+    "Tags": [{"Key": "a", "Value": "b"}],
+    "UserName": "nobody",
+    "VersionId": "v1",
+    "VirtualMFADeviceName": "nobody",
+}
+# What the administrator is answered, where it is neither success nor that there is no such thing. The
+# key names a group of operations by how they begin.
+FOUND = (
+    "Create(AccessKey|Group|Policy|Role|User|VirtualMFADevice)$",
+    "Get(AccountAuthorizationDetails|AccountSummary|ContextKeysForCustomPolicy)$",
+    "GetUser$",
+    "List(Groups|Policies|Roles|Users|VirtualMFADevices|MFADevices|AccessKeys)$",
+    "List(SSHPublicKeys|SigningCertificates|ServiceSpecificCredentials)$",
+    "SimulateCustomPolicy$",
+    "GetSessionToken$",
+)
+OTHERS = {"sts.AssumeRole": "AccessDenied"}
+# Input that the model does not demand, or not in this form.
+FURTHER = {
+    "iam.CreateLoginProfile": {"UserName": "nobody", "Password": "Some-Words-9"},
+    "iam.UpdateAssumeRolePolicy": {"PolicyDocument": TRUST},
+}
+# What is made must not be found by the others.
+MADE = ("GroupName", "PolicyName", "RoleName", "UserName", "VirtualMFADeviceName")
+
+
+def model_of(service):
+    loaded = botocore.loaders.Loader().load_service_model(service, "service-2")
+    return botocore.model.ServiceModel(loaded)
+
+
+MODELS = {service: model_of(service) for service in ("iam", "sts")}
+
+
+def add_query_cases():
+    """The cases of iam and sts: what the model demands, and what it must answer."""
+    for operation in OPERATIONS:
+        service, name = operation.split(".")
+        if service not in MODELS or operation in CASES:
+            continue
+        shape = MODELS[service].operation_model(name).input_shape
+        needed = shape.required_members if shape else []
+        body = {member: MEMBERS[member] for member in needed} | FURTHER.get(operation, {})
+        found = any(re.match(pattern, name) for pattern in FOUND)
+        if found:
+            body |= {member: "made" for member in MADE if member in body}
+        CASES[operation] = (body, OTHERS.get(operation, None if found else "NoSuchEntity"))
 
 TARGETS = {
     "ssm": "AmazonSSM",
     "ec2messages": "EC2WindowsMessageDeliveryService",
     "cloudtrail": "com.amazonaws.cloudtrail.v20131101.CloudTrail_20131101",
+    "sortie": "Sortie_20261101",
 }
 PATHS = {
     "CreateControlChannel": f"/v1/control-channel/{NODE}",
@@ -105,8 +205,11 @@ wrong = []
 
 def request(service, name, body):
     """The bare request, as botocore would have made it."""
-    if service == "sts":
-        data = urllib.parse.urlencode({"Action": name, "Version": "2011-06-15"} | body)
+    if service in MODELS:
+        operation = MODELS[service].operation_model(name)
+        serializer = botocore.serialize.create_serializer("query")
+        form = serializer.serialize_to_request(body, operation)["body"]
+        data = urllib.parse.urlencode(form)
         headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
     elif service == "ssmmessages":
         data, headers = json.dumps(body), {"Content-Type": "application/json"}
@@ -143,6 +246,9 @@ def code_of(status, text):
         return None
     if text.startswith("{"):
         return json.loads(text)["__type"].split("#")[-1]
+    code = re.search("<Code>([A-Za-z]+)</Code>", text)
+    if code:
+        return code.group(1)
     for code in (
         "MissingAuthenticationToken",
         "SignatureDoesNotMatch",
@@ -185,6 +291,11 @@ def check(who, operation, made, codes):
     if record is None:
         wrong.append(f"{operation} as {who}: no record in the trail")
         return
+    if operation in RECORDED and record["eventName"] == RECORDED[operation]:
+        # An attempt to sign in is recorded by whom it was for and how it ended, whoever made it.
+        if record["responseElements"] != {RECORDED[operation]: "Failure"}:
+            wrong.append(f"{operation} as {who}: the record says {record['responseElements']}")
+        return
     if record["eventName"] != name:
         wrong.append(f"{operation} as {who}: the record says {record['eventName']}")
     if (code is None) != ("errorCode" not in record):
@@ -203,6 +314,7 @@ def sign(made, service, secret):
 def main():
     nobody = {"MissingAuthenticationTokenException", "MissingAuthenticationToken"}
     forged = {"InvalidSignatureException", "SignatureDoesNotMatch", "InvalidSignature"}
+    add_query_cases()
     for operation in OPERATIONS:
         if operation not in CASES:
             wrong.append(f"{operation}: no case in the table")
