@@ -73,11 +73,15 @@ the worst; ratios are of medians. Differences below a factor of 1.3 are not to b
 - *Memory* is `smaps_rollup`: the agent 3 s after its start, before its first session; a session's process without its shell. What a session adds is
   the growth of the proportional set of agent and session process together; its RSS counts again the
   pages of the program that the agent has in memory already.
-- *Nodes* are simulated by processes of at most 1,000 nodes each, on source addresses in 127/8. Each node has its own registration,
-  credentials and TLS connections, none resumed, and waits between attempts as the agent does; it
-  counts as back when its control channel answers a ping sent behind the open message. It does not
-  report its inventory. The memory of one is the growth of the RSS of a freshly started server, 5 s after all have
-  connected. A restart is SIGTERM and a new start, timed from the signal.
+- *Nodes* are simulated by processes of at most 1,000 nodes each, on source addresses in 127/8. Each node has its own
+  registration, key, credentials and TLS connections, none resumed (the agent resumes where the server lets it), and does
+  at a return what the agent does, with its waits between attempts and its time limits: CreateControlChannel
+  on a connection of its own, then the signed upgrade and the open message. It counts as back when its control channel
+  answers a ping sent behind the open message. It does not report its facts, which an agent does every five minutes and not at
+  a return. The memory of one is the growth of the RSS of a freshly started server, 5 s after all have
+  connected; the kernel's share of a connection is not in it. A restart is SIGTERM and a new start, timed from the signal;
+  nodes and server share the machine, so the time is also that of the nodes' own handshakes.
+  *Refused* counts every answer of the server that is an error, and every channel that it closes before it has answered.
 ";
 
 /// The whole page.

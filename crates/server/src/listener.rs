@@ -26,22 +26,15 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::config::Limits;
 
 /// How long to leave an accept loop alone when the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How many TLS handshakes are begun at the same time, and for how long one counts that makes no
-/// progress. When thousands of nodes come back at once they are taken one after the other: each is
-/// through sooner, and the memory that a handshake takes is not taken thousands of times. A stranger
-/// who is slow holds nobody up for long.
-pub(crate) const HANDSHAKES: usize = 256;
-const TURN: Duration = Duration::from_millis(100);
 
 /// The largest head of a request. Session tokens have some hundred bytes.
 const LARGEST_HEAD: usize = 64 << 10;
@@ -59,8 +52,6 @@ pub(crate) struct Serving {
     pub(crate) permits: Arc<Semaphore>,
     /// What each source has of them.
     pub(crate) shares: Arc<Shares>,
-    /// One permit a TLS handshake, over all listeners.
-    pub(crate) turns: Arc<Semaphore>,
     /// Owns every connection's task.
     pub(crate) tasks: TaskTracker,
     /// Tells to accept no more and to finish what is under way.
@@ -166,19 +157,13 @@ impl Serving {
                 () = self.stop.cancelled() => return,
                 permit = Arc::clone(&self.permits).acquire_owned() => permit,
             };
-            let turn = tokio::select! {
-                () = self.stop.cancelled() => return,
-                turn = Arc::clone(&self.turns).acquire_owned() => turn,
-            };
-            let (Ok(permit), Ok(turn)) = (permit, turn) else {
-                return;
-            };
+            let Ok(permit) = permit else { return };
             let Some(share) = self.shares.take(peer.ip()) else {
                 tracing::debug!(%peer, "too many connections from one source");
                 continue;
             };
             self.tasks
-                .spawn(self.clone().connection(stream, peer, (permit, share), turn));
+                .spawn(self.clone().connection(stream, peer, (permit, share)));
         }
     }
 
@@ -187,54 +172,30 @@ impl Serving {
         stream: TcpStream,
         peer: SocketAddr,
         permit: (OwnedSemaphorePermit, Share),
-        turn: OwnedSemaphorePermit,
     ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
         let permit = Arc::new(permit);
         let Some(acceptor) = self.tls.clone() else {
-            drop(turn);
             let connection = Connection::new(peer, None, permit);
             return self.serve(stream, connection).await;
         };
-        // Boxed: it takes much memory, and is over soon.
-        let handshake = Box::pin(self.handshake(acceptor, stream, peer, turn));
-        let Some(stream) = handshake.await else {
-            return;
-        };
-        let details = tls_details(stream.get_ref().1);
-        let connection = Connection::new(peer, Some(details), permit);
-        self.serve(stream, connection).await;
-    }
-
-    /// The stream, unless the stranger fails or takes too long. A stop does not wait for strangers
-    /// that do not even finish their handshake.
-    async fn handshake(
-        &self,
-        acceptor: TlsAcceptor,
-        stream: TcpStream,
-        peer: SocketAddr,
-        turn: OwnedSemaphorePermit,
-    ) -> Option<TlsStream<TcpStream>> {
-        let mut handshake = pin!(timeout(self.limits.handshake, acceptor.accept(stream)));
+        // A stop does not wait for strangers that do not even finish their handshake.
+        let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
         let accepted = tokio::select! {
-            () = self.stop.cancelled() => return None,
-            accepted = handshake.as_mut() => accepted,
-            () = sleep(TURN) => {
-                drop(turn);
-                tokio::select! {
-                    () = self.stop.cancelled() => return None,
-                    accepted = handshake => accepted,
-                }
-            }
+            () = self.stop.cancelled() => return,
+            accepted = handshake => accepted,
         };
         match accepted {
-            Ok(Ok(stream)) => return Some(stream),
+            Ok(Ok(stream)) => {
+                let details = tls_details(stream.get_ref().1);
+                let connection = Connection::new(peer, Some(details), permit);
+                self.serve(stream, connection).await;
+            }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
         }
-        None
     }
 
     async fn serve<S>(self, stream: S, connection: Connection)

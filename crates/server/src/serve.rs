@@ -28,7 +28,7 @@ use crate::{
     config::Config,
     descriptors,
     files::{self, DirLock, FileError},
-    listener::{self, HANDSHAKES, Serving, Shares},
+    listener::{self, Serving, Shares},
     root_key::{self, RootKeyError},
     tls::{self, Tls, TlsError},
 };
@@ -290,14 +290,12 @@ impl Wired<'_> {
         let connections_at_once = descriptors::connections(self.config.limits.connections);
         let permits = Arc::new(Semaphore::new(connections_at_once));
         let shares = Shares::of(connections_at_once);
-        let turns = Arc::new(Semaphore::new(HANDSHAKES));
         let serving = |tls: Option<TlsAcceptor>| Serving {
             router: doors.router(Listener { tls: tls.is_some() }),
             tls,
             limits: self.config.limits,
             permits: Arc::clone(&permits),
             shares: Arc::clone(&shares),
-            turns: Arc::clone(&turns),
             tasks: connections.clone(),
             stop: accepting.clone(),
             abandon: abandon.clone(),
