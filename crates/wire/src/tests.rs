@@ -91,14 +91,18 @@ impl Random {
 
 /// A text that a pattern takes. A new pattern may need another candidate here.
 fn matching(text: &Text) -> &'static str {
-    const CANDIDATES: [&str; 8] = [
+    const CANDIDATES: [&str; 12] = [
         "mi-0123456789abcdef0",
         "01234567-89ab-cdef-0123-456789abcdef",
         "1440",
+        "123456",
         "3.1.1511.0",
         "arn:aws:iam::111122223333:root",
         "SSM-SessionManagerRunShell",
         "운영 서버 1",
+        "ABCDEFGHIJKLMNOPQRSTUVWX",
+        "/ops/",
+        "v1",
         "x",
     ];
     let takes = |candidate: &&&str| {
