@@ -9,8 +9,8 @@ use sortie_control::{
     CreateActivationOutput, CreateControlChannelInput, CreateDataChannelInput, DataOpen,
     DeleteActivationInput, DeregisterManagedInstanceInput, DescribeActivationsInput,
     DescribeInstanceInformationInput, DescribeInstancePropertiesInput, DescribeSessionsInput,
-    GetConnectionStatusInput, GetSessionTokenInput, ListTagsForResourceInput, LookupEventsInput,
-    NodeInfo, OPERATIONS, OperationRule, RemoveTagsFromResourceInput,
+    GetConnectionStatusInput, GetSessionTokenInput, Holder, ListTagsForResourceInput,
+    LookupEventsInput, NodeInfo, OPERATIONS, OperationRule, RemoveTagsFromResourceInput,
     RequestManagedInstanceRoleTokenInput, ResumeSessionInput, SessionList, TerminateSessionInput,
     UpdateInstanceInformationInput, UpdateManagedInstancePublicKeyInput,
     UpdateManagedInstanceRoleInput,
@@ -19,6 +19,7 @@ use sortie_evidence::Category;
 use sortie_types::{NodeId, Secret, SessionId};
 
 use crate::{
+    access::{allow, deny, grant},
     sts::trusting_account,
     world::{
         FINGERPRINT, NODE_ROLE, START, World, call, nobody, public_key, registration, role_of,
@@ -369,6 +370,45 @@ async fn no_operation_is_done_for_those_who_may_not() {
         assert_eq!(node().await, node_before, "{}", rule.name);
         let session = stage.world.session_row(&stage.session_id).await;
         assert_eq!(session, session_before, "{}", rule.name);
+    }
+}
+
+/// A node's operations without a policy of its role, with exactly the documented action, and with that
+/// action denied. The opening of a data channel is judged by its token alone.
+#[tokio::test]
+async fn a_node_needs_exactly_the_documented_action_for_each_of_its_operations() {
+    let of_nodes =
+        |rule: &&OperationRule| rule.access == Access::Node && rule.name != "OpenDataChannel";
+    for rule in walked().filter(of_nodes) {
+        let stage = Stage::set().await;
+        let role = role_of(&stage.world, "Walked", "ssm.amazonaws.com").await;
+        let mut caller = stage.world.node_caller(&stage.node_id);
+        if let Caller::Node(node) = &mut caller {
+            node.iam_role = role.name.clone();
+            node.role = Some(role.clone());
+        }
+        let refused = async |why: &str| {
+            let outcome = stage.perform(rule, caller.clone()).await;
+            let said = outcome.expect_err(rule.name);
+            let who = format!(
+                "assumed-role/Walked/{} is not authorized to perform: {} ",
+                stage.node_id, rule.action
+            );
+            assert!(said.contains(&who), "{}: {said}", rule.name);
+            assert!(said.ends_with(why), "{}: {said}", rule.name);
+        };
+        let allows = format!(
+            "because no identity-based policy allows the {} action",
+            rule.action
+        );
+        refused(&allows).await;
+        let holder = Holder::Role("Walked".into());
+        grant(&stage.world, &holder, "own", &[allow(rule.action, "*")]).await;
+        let outcome = stage.perform(rule, caller.clone()).await;
+        assert_eq!(outcome, Ok(()), "{}", rule.name);
+        let denied = [allow("*", "*"), deny(rule.action, "*")];
+        grant(&stage.world, &holder, "own", &denied).await;
+        refused("with an explicit deny in an identity-based policy").await;
     }
 }
 
