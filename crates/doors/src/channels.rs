@@ -21,6 +21,7 @@ use sortie_gateway::{Gateway, Io, Peer};
 use sortie_wire::{AwsError, Protocol, Service};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -37,6 +38,42 @@ use crate::{
 
 /// How long after our answer the connection may take to become a websocket.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
+
+/// How many control channels are created, and how many opened, at the same time.
+const TURNS: usize = 64;
+
+/// Whose turn it is. When a whole fleet comes back, one node after the other is served, and each
+/// gets on with it: served all together they would all be ready at the very end, and should that be
+/// later than they wait, they would all begin again, and none would ever come back. A turn is
+/// waited for when everything that a stranger can be slow with has come.
+pub(crate) struct Turns {
+    create: Semaphore,
+    /// Of their own: a node that is half through does not wait behind all that begin.
+    open: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            create: Semaphore::new(TURNS),
+            open: Semaphore::new(TURNS),
+        }
+    }
+}
+
+impl Turns {
+    /// Waits for the turn of what this channel's request does. Data channels are people's, and do not
+    /// wait for nodes.
+    async fn take(&self, channel: Channel) -> Option<SemaphorePermit<'_>> {
+        let turns = match channel {
+            Channel::CreateControl => &self.create,
+            Channel::OpenControl => &self.open,
+            Channel::CreateData | Channel::OpenData => return None,
+        };
+        // Never closed.
+        turns.acquire().await.ok()
+    }
+}
 
 /// The channel's name in a request's path: a node or session id. What is no id stays as it is;
 /// nothing is called that.
@@ -81,7 +118,7 @@ impl House {
         };
         match channel {
             Channel::CreateControl | Channel::CreateData => {
-                self.create(&received, entry, body).await
+                self.create(&received, channel, entry, body).await
             }
             Channel::OpenControl | Channel::OpenData => {
                 self.open(received, channel, entry, upgrade).await
@@ -92,6 +129,7 @@ impl House {
     async fn create(
         &self,
         received: &Received,
+        channel: Channel,
         entry: &'static OperationEntry,
         body: Body,
     ) -> Outcome {
@@ -103,6 +141,7 @@ impl House {
                     .await;
             }
         };
+        let _turn = self.turns.take(channel).await;
         let service = Service::SsmMessages;
         match self.caller(received, &body, service, Some(entry)).await {
             Ok(caller) => {
@@ -120,6 +159,7 @@ impl House {
         entry: &'static OperationEntry,
         upgrade: Option<OnUpgrade>,
     ) -> Outcome {
+        let _turn = self.turns.take(channel).await;
         let service = Service::SsmMessages;
         let caller = match self.opener(&received, channel).await {
             Ok(caller) => caller,

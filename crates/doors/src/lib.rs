@@ -132,6 +132,7 @@ struct House {
     gateway: Gateway,
     options: DoorOptions,
     bodies: Bodies,
+    turns: channels::Turns,
     /// Cancelled when held requests must be answered and no channel opened.
     stop: CancellationToken,
     /// Calls and channels under way.
@@ -148,6 +149,7 @@ impl Doors {
                 gateway,
                 bodies: Bodies::new(options.body_limit),
                 options,
+                turns: channels::Turns::default(),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),

@@ -16,6 +16,7 @@ use sortie_ports::{Session, SessionState, Signal, Signals};
 use sortie_types::{NodeId, SessionId};
 use tokio::{
     sync::{
+        Semaphore,
         broadcast::{self, error::RecvError},
         mpsc,
     },
@@ -35,6 +36,8 @@ use crate::{
 
 /// Events that may wait for one session.
 const COMMANDS: usize = 64;
+/// Nodes that are accepted at the same time.
+const ACCEPTING: usize = 64;
 
 /// Whose data channel it is, as far as HTTP tells.
 #[derive(Clone, Debug)]
@@ -67,6 +70,9 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
+    /// Nodes whose control channel is being accepted. One after the other, so that of a fleet that
+    /// comes back not all wait until the last is accepted.
+    pub(crate) accepting: Semaphore,
     /// Cancelled when sessions are to stop.
     stop_sessions: CancellationToken,
     /// Cancelled when a restart is waiting, and nobody should be waited for.
@@ -90,6 +96,7 @@ impl Gateway {
             options,
             clock: Clock::new(),
             tasks: TaskTracker::new(),
+            accepting: Semaphore::new(ACCEPTING),
             stop_sessions: CancellationToken::new(),
             hurry: CancellationToken::new(),
             stop_nodes: CancellationToken::new(),

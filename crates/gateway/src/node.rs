@@ -112,6 +112,9 @@ async fn open(
             return None;
         }
     };
+    let of_all = Arc::clone(&shared);
+    // Never closed.
+    let turn = of_all.accepting.acquire().await.ok();
     let accepted = shared
         .control
         .accept_control_channel(&call, &node_id, &open.token)
@@ -120,6 +123,7 @@ async fn open(
         Ok(node) => node,
         Err(refusal) => {
             info!(%node_id, source_ip = %call.source_ip, %refusal, "control channel refused");
+            drop(turn);
             shared.farewell(socket, None).await;
             return None;
         }
@@ -133,6 +137,7 @@ async fn open(
             .await;
     }
     channel.announce(&call, &open).await;
+    drop(turn);
     channel.greet(open.sessions.as_deref()).await;
     Some((channel, socket))
 }

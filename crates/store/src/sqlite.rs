@@ -33,6 +33,9 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process, such as a backup, that locks the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a question waits for its turn.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Why a database was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -84,6 +87,9 @@ impl SqliteState {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
+            // Waiting in a crowd is no news, and a line for each who waits makes it longer.
+            .acquire_slow_threshold(ACQUIRE_TIMEOUT)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.pragma("query_only", "ON"));
         let (commits, requests) = mpsc::channel(QUEUE);
         let closing = CancellationToken::new();
