@@ -12,4 +12,6 @@ pub mod handshake;
 pub mod link;
 mod random;
 pub mod service;
+pub mod smux;
+pub mod streams;
 pub mod version;
