@@ -10,8 +10,14 @@ pub const NO_DIGEST: &str = "no-digest";
 /// An `acknowledge` with `Cumulative` true speaks for its number and every smaller one.
 pub const CUMULATIVE_ACK: &str = "cumulative-ack";
 
+/// Sessions of type `Port` carry the messages of [`crate::streams`].
+pub const STREAMS: &str = "streams";
+
+/// A command takes a raw standard input, its end, and signals by name.
+pub const STDIN: &str = "stdin";
+
 /// All that this version of the crate implements.
-pub const ALL: [&str; 3] = [EXIT_STATUS, NO_DIGEST, CUMULATIVE_ACK];
+pub const ALL: [&str; 5] = [EXIT_STATUS, NO_DIGEST, CUMULATIVE_ACK, STREAMS, STDIN];
 
 /// What both sides have named, in the order of `a`, each once.
 #[must_use]

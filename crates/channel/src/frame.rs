@@ -148,6 +148,10 @@ impl PayloadType {
     pub const STDERR: Self = Self(11);
     /// The text `EXIT_CODE: <n>`.
     pub const EXIT_CODE: Self = Self(12);
+    /// Ours, client to node: the standard input of a command is over. One byte, 0.
+    pub const STDIN_EOF: Self = Self(0x5311);
+    /// Ours, client to node: a signal for a command, by its name without `SIG`, such as `INT`.
+    pub const SIGNAL: Self = Self(0x5312);
 }
 
 /// The values of a [`PayloadType::FLAG`] payload.
