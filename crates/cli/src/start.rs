@@ -21,7 +21,12 @@ pub(crate) const TERMINATE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError> {
     let target = nodes::resolve(api, &arguments.node).await?;
-    let session = start(api, &target, arguments.reason.as_deref()).await?;
+    let request = StartSessionRequest {
+        target,
+        reason: arguments.reason.clone(),
+        ..StartSessionRequest::default()
+    };
+    let session = start_session(api, &request).await?;
     let session_id = session.session_id.clone();
     let channel = DataChannel::open(
         session,
@@ -33,7 +38,7 @@ pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError
         is_plugin: false,
         waiting_for: format!("node {}", arguments.node),
     };
-    let outcome = shell::run(channel, manner)
+    let outcome = shell::run(channel, None, manner)
         .await
         .map_err(|error| CommandError::io("use the terminal", error))?;
     if must_terminate(&outcome.end) {
@@ -49,21 +54,16 @@ pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError
     Ok(exit_status(&outcome))
 }
 
-async fn start(
+/// Starts a session of any kind.
+pub(crate) async fn start_session(
     api: &Api,
-    target: &str,
-    reason: Option<&str>,
+    request: &StartSessionRequest,
 ) -> Result<StartedSession, CommandError> {
-    let request = StartSessionRequest {
-        target: target.to_owned(),
-        reason: reason.map(str::to_owned),
-        ..StartSessionRequest::default()
-    };
-    match api.call::<StartSession>(&request).await {
+    match api.call::<StartSession>(request).await {
         Ok(response) => Ok(response.try_into()?),
         Err(error) if error.code() == Some("TargetNotConnected") => {
             Err(CommandError::NotConnected {
-                target: target.to_owned(),
+                target: request.target.clone(),
             })
         }
         Err(error) => Err(error.into()),
