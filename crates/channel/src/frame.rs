@@ -152,9 +152,6 @@ impl PayloadType {
     pub const STDIN_EOF: Self = Self(0x5311);
     /// Ours, client to node: a signal for a command, by its name without `SIG`, such as `INT`.
     pub const SIGNAL: Self = Self(0x5312);
-    /// Ours, node to client: how many bytes of standard input the client may send in all, a big-endian
-    /// u64; see [`crate::stdin`].
-    pub const STDIN_CREDIT: Self = Self(0x5313);
 }
 
 /// The values of a [`PayloadType::FLAG`] payload.

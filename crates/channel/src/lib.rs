@@ -13,6 +13,5 @@ pub mod link;
 mod random;
 pub mod service;
 pub mod smux;
-pub mod stdin;
 pub mod streams;
 pub mod version;
