@@ -173,8 +173,8 @@ impl Shell {
     fn take_event(&mut self, event: Option<Event>) -> std::io::Result<Option<Ending>> {
         match event {
             Some(Event::Joined) if !self.manner.is_plugin => self.begin()?,
-            // Asked for by nobody here: a shell begins by itself.
-            Some(Event::Asked { .. } | Event::Joined) => {}
+            // A shell begins by itself, and knows no other messages.
+            Some(Event::Asked { .. } | Event::Joined | Event::Message { .. }) => {}
             Some(Event::Begun(session)) => return self.take_session(session),
             Some(Event::Output(bytes)) => {
                 self.settle();

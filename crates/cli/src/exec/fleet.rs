@@ -512,7 +512,8 @@ impl One {
                 }
                 Some(Event::Ended(end)) => return Followed::to_the_end(exit_status, end),
                 None => return Followed::to_the_end(exit_status, End::Left),
-                Some(Event::Asked { .. } | Event::Away { .. } | Event::Back | Event::Joined) => {}
+                // Nothing that changes anything: a connection that is away comes back.
+                Some(_) => {}
             }
         }
     }

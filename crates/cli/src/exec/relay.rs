@@ -17,7 +17,7 @@ use sortie_channel::{
 };
 use sortie_client::{
     DataChannel,
-    data_channel::{Commands, End, Event, Events, Over},
+    data_channel::{CommandSignal, Commands, End, Event, Events, Over},
 };
 use tokio::time::Instant;
 
@@ -76,6 +76,7 @@ pub(super) async fn run(
         events,
         commands,
         output: Output::start()?,
+        broken: None,
         input: reads_stdin.then(Input::start).transpose()?,
         read: None,
         shown: VecDeque::new(),
@@ -96,6 +97,8 @@ struct Relay {
     events: Events,
     commands: Commands,
     output: Output,
+    /// The output before it, of which standard output was not taken any more.
+    broken: Option<Output>,
     /// Standard input, until it is over or unwanted.
     input: Option<Input>,
     /// Read and not taken by the channel yet.
@@ -153,7 +156,7 @@ impl Relay {
         match wake {
             Wake::Event(event) => return self.take_event(event),
             Wake::Signal(caught) => return self.take_signal(caught),
-            Wake::OutputRoom(Err(Closed)) => return Some(Ending::OutputClosed),
+            Wake::OutputRoom(Err(Closed)) => return self.output_closed(),
             Wake::OutputRoom(Ok(())) => self.show(),
             // Everything of the command is here, as its status came last.
             Wake::Closing => return Some(closed()),
@@ -170,6 +173,7 @@ impl Relay {
         match event {
             Some(Event::Asked { features }) => return self.decide(&features),
             Some(Event::Begun(session)) => return self.begin(&session),
+            Some(Event::Output(_)) if self.broken.is_some() => {}
             Some(Event::Output(bytes)) => self.shown.push_back((Stream::Stdout, bytes)),
             Some(Event::StdErr(bytes)) => self.shown.push_back((Stream::Stderr, bytes)),
             Some(Event::ExitStatus { code, .. }) => {
@@ -185,7 +189,7 @@ impl Relay {
             Some(Event::Back) => self.back(),
             Some(Event::Ended(end)) => return Some(Ending::Channel(end)),
             None => return Some(Ending::Channel(End::Left)),
-            Some(Event::Joined) => {}
+            Some(Event::Joined | Event::Message { .. }) => {}
         }
         None
     }
@@ -268,6 +272,22 @@ impl Relay {
         }
     }
 
+    /// Nobody reads standard output: the command's next write there fails, as it would in a pipe on one
+    /// machine, and what else it does goes on. An agent that cannot be told has its session ended.
+    fn output_closed(&mut self) -> Option<Ending> {
+        let can_be_told = self.broken.is_none() && self.has_begun && self.takes_stdin;
+        if !can_be_told || self.commands.signal(CommandSignal::Pipe).is_err() {
+            return Some(Ending::OutputClosed);
+        }
+        let Ok(rest) = Output::start() else {
+            return Some(Ending::OutputClosed);
+        };
+        self.broken = Some(std::mem::replace(&mut self.output, rest));
+        self.shown
+            .retain(|(stream, _)| matches!(stream, Stream::Stderr));
+        None
+    }
+
     /// A signal is the command's, as long as it can be told.
     fn take_signal(&mut self, caught: Caught) -> Option<Ending> {
         let meaning = caught.meaning;
@@ -312,6 +332,7 @@ impl Relay {
         self.forget_input();
         let Self {
             output,
+            broken,
             mut shown,
             exit_status,
             tells_status,
@@ -323,7 +344,11 @@ impl Relay {
                     break;
                 }
             }
-            output.result().await
+            output.result().await?;
+            match broken {
+                Some(broken) => broken.result().await.or_else(pass_a_broken_pipe),
+                None => Ok(()),
+            }
         };
         let is_hurried = matches!(ending, Ending::Signalled(_));
         let hurry = is_hurried.then(|| Instant::now() + HURRY);
@@ -347,6 +372,14 @@ pub(super) fn closed() -> Ending {
     Ending::Channel(End::Closed {
         output: String::new(),
     })
+}
+
+/// The command was told of it, and had its own say.
+fn pass_a_broken_pipe(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(error)
 }
 
 async fn ending_signal(signals: &mut Signals) -> Caught {

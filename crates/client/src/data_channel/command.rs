@@ -9,7 +9,7 @@ use sortie_channel::{
     frame::PayloadType,
     handshake::{Outgoing, SessionType},
     link::Link,
-    stdin::Allowance,
+    stdin,
 };
 use sortie_types::Now;
 use tokio::sync::mpsc;
@@ -35,6 +35,8 @@ pub enum CommandSignal {
     Usr1,
     /// The command's own meaning.
     Usr2,
+    /// Nobody reads the command's standard output any more: its next write there fails.
+    Pipe,
 }
 
 impl CommandSignal {
@@ -48,6 +50,7 @@ impl CommandSignal {
             Self::Quit => "QUIT",
             Self::Usr1 => "USR1",
             Self::Usr2 => "USR2",
+            Self::Pipe => "PIPE",
         }
     }
 
@@ -105,7 +108,9 @@ pub(super) struct FromCaller {
     features: Vec<String>,
     /// The session is a command without a terminal.
     is_command: bool,
-    allowance: Allowance,
+    /// Bytes of standard input sent, and taken by the command.
+    sent: u64,
+    taken: u64,
     /// The handshake's answer, until the caller agrees.
     answer: Option<Outgoing>,
 }
@@ -128,7 +133,8 @@ pub(super) fn pair() -> (ToCommand, FromCaller) {
         has_told_end: false,
         features: Vec::new(),
         is_command: false,
-        allowance: Allowance::new(),
+        sent: 0,
+        taken: 0,
         answer: None,
     };
     (caller, channel)
@@ -161,26 +167,30 @@ impl FromCaller {
         self.answer.take_if(|_| self.agreed.is_cancelled())
     }
 
-    pub(super) fn take_credit(&mut self, payload: &[u8]) {
-        self.allowance.take_credit(payload);
+    /// The node says how much the command has taken. Old news and nonsense change nothing.
+    pub(super) fn take_taken(&mut self, payload: &[u8]) {
+        if let Some(taken) = stdin::parse_taken(payload) {
+            self.taken = self.taken.max(taken.min(self.sent));
+        }
     }
 
     fn has_stdin(&self) -> bool {
         self.is_command && self.features.iter().any(|name| name == features::STDIN)
     }
 
-    /// How long a piece of input may be now.
+    /// How long a piece of input may be now: no more is under way than the node takes whatever the
+    /// command does, so that signals get through.
     pub(super) fn room(&self) -> usize {
-        if self.has_stdin() {
-            self.allowance.room()
-        } else {
-            usize::MAX
+        if !self.has_stdin() {
+            return usize::MAX;
         }
+        let ahead = usize::try_from(self.sent - self.taken).unwrap_or(usize::MAX);
+        stdin::WINDOW.saturating_sub(ahead)
     }
 
-    pub(super) fn spend(&mut self, bytes: usize) {
+    pub(super) fn sent(&mut self, bytes: usize) {
         if self.has_stdin() {
-            self.allowance.spend(bytes);
+            self.sent += bytes as u64;
         }
     }
 

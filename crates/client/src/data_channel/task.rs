@@ -15,7 +15,7 @@ use sortie_channel::{
     handshake::{CLIENT_VERSION, ClientHandshake, ClientStep, Outgoing},
     link::{self, Delivery, Link, Received, Role},
 };
-use sortie_types::Secret;
+use sortie_types::{Now, Secret};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    End, Event, MAX_INPUT, Options, Resume, StartedSession,
+    End, Event, MAX_INPUT, Options, OwnMessage, Resume, StartedSession,
     command::FromCaller,
     keep_alive::{KeepAlive, Step},
     socket::{self, Socket},
@@ -63,6 +63,8 @@ const FRUITLESS_TICKETS: u32 = 3;
 pub(super) struct Ends {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) input: mpsc::Receiver<Bytes>,
+    pub(super) messages: mpsc::Receiver<OwnMessage>,
+    pub(super) features: watch::Sender<Vec<String>>,
     pub(super) size: watch::Receiver<Option<Size>>,
     pub(super) leave: CancellationToken,
     pub(super) finish: CancellationToken,
@@ -93,6 +95,8 @@ pub(super) struct Channel<R> {
     size_sent: Option<(u32, u32)>,
     /// Input taken from the caller and not given to the link yet.
     input: Bytes,
+    /// A message taken from the caller and not given to the link yet.
+    message: Option<OwnMessage>,
     outbox: VecDeque<Event>,
     backoff: Backoff,
     was_connected: bool,
@@ -117,6 +121,7 @@ enum Wake {
     Said,
     FromSocket(Option<Result<Message, tungstenite::Error>>),
     Input(Option<Bytes>),
+    OwnMessage(OwnMessage),
     Resized,
     Time,
     WriterDone,
@@ -133,6 +138,7 @@ impl<R: Resume> Channel<R> {
         let is_ours = session.token_value.expose().starts_with(TOKEN_PREFIX);
         let link = Link::new(link::Options {
             wait_for_features: is_ours,
+            send_limit: options.send_limit,
             ..link::Options::new(Role::Client, Uuid::new_v4().into_bytes())
         });
         Self {
@@ -152,6 +158,7 @@ impl<R: Resume> Channel<R> {
             has_told_joined: false,
             size_sent: None,
             input: Bytes::new(),
+            message: None,
             outbox: VecDeque::new(),
             // Six tries in all, as the official client makes them.
             backoff: Backoff::new(Schedule::Official { retries: 5 }),
@@ -398,6 +405,7 @@ impl<R: Resume> Channel<R> {
         while let Ok(permit) = to_socket.try_reserve() {
             match self.link.poll_transmit(now) {
                 Some(frame) => permit.send(Message::Binary(frame)),
+                None if self.offer_message(now) => {}
                 None => break,
             }
         }
@@ -418,6 +426,7 @@ impl<R: Resume> Channel<R> {
         let takes_input = self.takes_input() && self.input.is_empty();
         let takes_size = self.takes_input();
         let finishing = self.finish_by.is_some();
+        let takes_message = self.has_begun && self.message.is_none() && !is_full;
         tokio::select! {
             () = self.ends.leave.cancelled() => Wake::Leave,
             () = self.ends.finish.cancelled(), if !finishing => Wake::Finish,
@@ -431,6 +440,7 @@ impl<R: Resume> Channel<R> {
             Ok(()) = self.ends.size.changed(), if takes_size => Wake::Resized,
             Some(input) = self.ends.input.recv(), if takes_input => Wake::Input(Some(input)),
             () = self.ends.from_caller.wait() => Wake::Said,
+            Some(message) = self.ends.messages.recv(), if takes_message => Wake::OwnMessage(message),
             () = tokio::time::sleep_until(until) => Wake::Time,
         }
     }
@@ -440,6 +450,7 @@ impl<R: Resume> Channel<R> {
             Wake::Leave => return Some(Served::Ended(End::Left)),
             Wake::Finish => self.finish_by = Some(Instant::now() + FINISH_TIMEOUT),
             Wake::Input(input) => self.input = input.unwrap_or_default(),
+            Wake::OwnMessage(message) => self.message = Some(message),
             Wake::WriterDone => return Some(Served::Lost("the connection broke".to_owned())),
             Wake::FromSocket(None) => {
                 return Some(Served::Lost("the server closed the connection".to_owned()));
@@ -462,7 +473,11 @@ impl<R: Resume> Channel<R> {
     fn finished(&self) -> bool {
         self.finish_by.is_some_and(|by| {
             Instant::now() >= by
-                || (self.input.is_empty() && self.ends.input.is_empty() && self.link.drained())
+                || (self.input.is_empty()
+                    && self.ends.input.is_empty()
+                    && self.message.is_none()
+                    && self.ends.messages.is_empty()
+                    && self.link.drained())
         })
     }
 
@@ -519,7 +534,7 @@ impl<R: Resume> Channel<R> {
             if self.link.send(PayloadType::OUTPUT, piece, now).is_err() {
                 return;
             }
-            self.ends.from_caller.spend(length);
+            self.ends.from_caller.sent(length);
             self.input = self.input.slice(length..);
         }
     }
@@ -531,6 +546,28 @@ impl<R: Resume> Channel<R> {
         if self.link.send(payload_type, payload, now).is_err() {
             tracing::debug!("no room for the handshake's answer");
         }
+    }
+
+    /// Gives the link one message of the caller's own making if it has room and would send it now.
+    fn offer_message(&mut self, now: Now) -> bool {
+        if !self.has_begun {
+            return false;
+        }
+        if self.message.is_none() {
+            self.message = self.ends.messages.try_recv().ok();
+        }
+        let Some((payload_type, payload)) = &self.message else {
+            return false;
+        };
+        // Beyond the window it would wait in the link, where nothing overtakes it.
+        if payload.len() > self.link.writable() && !self.link.drained() {
+            return false;
+        }
+        if self.link.send(*payload_type, payload.clone(), now).is_err() {
+            return false;
+        }
+        self.message = None;
+        true
     }
 
     // ---- receiving ----
@@ -553,6 +590,11 @@ impl<R: Resume> Channel<R> {
             Received::Features(features) => {
                 self.node_is_ours |= !features.features.is_empty();
                 self.ends.from_caller.set_features(&features.features);
+                self.ends.features.send_if_modified(|known| {
+                    let is_new = *known != features.features;
+                    known.clone_from(&features.features);
+                    is_new
+                });
                 if features.ticket.is_some() {
                     self.ticket = features.ticket;
                 }
@@ -613,8 +655,8 @@ impl<R: Resume> Channel<R> {
 
     /// Turns a delivery into events.
     fn deliver(&mut self, delivery: Delivery) {
-        if delivery.payload_type == PayloadType::STDIN_CREDIT {
-            self.ends.from_caller.take_credit(&delivery.payload);
+        if delivery.payload_type == PayloadType::STDIN_TAKEN {
+            self.ends.from_caller.take_taken(&delivery.payload);
             return;
         }
         match self.handshake.receive(&delivery) {
@@ -677,8 +719,19 @@ fn event(delivery: Delivery) -> Option<Event> {
             code: exit_code(&payload),
             text: payload,
         }),
-        _ => None,
+        payload_type if is_of_handshake(payload_type) => None,
+        payload_type => Some(Event::Message {
+            payload_type,
+            payload,
+        }),
     }
+}
+
+/// Whether the handshake has to do with messages of this type, also when they come late.
+fn is_of_handshake(payload_type: PayloadType) -> bool {
+    let first = PayloadType::HANDSHAKE_REQUEST.0;
+    let last = PayloadType::ENC_CHALLENGE_RESPONSE.0;
+    (first..=last).contains(&payload_type.0)
 }
 
 /// The number in `EXIT_CODE: <n>`.
