@@ -9,7 +9,7 @@ use crate::{
     FAILURE,
     arguments::{Arguments, Command, Plugin, Sessions},
     error::CommandError,
-    explain, forward, login, nodes, output, plugin_install,
+    exec, explain, forward, login, nodes, output, plugin_install,
     prompt::OnTerminal,
     runtime, sessions, ssh, ssh_config, start, whoami,
 };
@@ -69,6 +69,7 @@ async fn dispatch(all: &Arguments, api: &Api) -> Result<u8, CommandError> {
         }
         Command::Nodes(arguments) => nodes::run(api, arguments).await?,
         Command::Ssh(arguments) => return ssh::run(api, arguments, &all.connection).await,
+        Command::Exec(arguments) => return exec::run(api, arguments).await,
         Command::Start(arguments) => return start::run(api, arguments).await,
         Command::Sessions(Sessions::List(arguments)) => sessions::list(api, arguments).await?,
         Command::Sessions(Sessions::Show(arguments)) => sessions::show(api, arguments).await?,

@@ -64,7 +64,7 @@ pub(crate) async fn run(api: &Api, arguments: &Forward) -> Result<u8, CommandErr
     let stop = CancellationToken::new();
     let mut tunnels = JoinSet::new();
     for (number, plan) in plans.into_iter().enumerate() {
-        let session = start::start_session(api, &plan.request).await;
+        let session = start::open(api, &plan.request).await;
         let session = match session {
             Ok(session) => session,
             Err(error) => {
@@ -436,13 +436,13 @@ impl Desk {
 
     fn announce(&self, line: &Line) -> Result<(), CommandError> {
         if self.json {
-            let at = if line.is_reverse { "Node" } else { "Local" };
+            let at = if line.is_reverse { "node" } else { "local" };
             let line = json!({
-                "Listen": line.listen,
-                "At": at,
-                "Target": line.to,
-                "NodeId": self.node_id,
-                "SessionId": line.session_id,
+                "listen": line.listen,
+                "at": at,
+                "target": line.to,
+                "node_id": self.node_id,
+                "session_id": line.session_id,
             });
             return output::print(&format!("{line}\n"));
         }

@@ -129,7 +129,7 @@ async fn proxy(api: &Api, node: &str, port: &str) -> Result<u8, CommandError> {
         parameters: Some([("portNumber".to_owned(), vec![port.to_owned()])].into()),
         reason: None,
     };
-    let session = start::start_session(api, &request).await?;
+    let session = start::open(api, &request).await?;
     let session_id = session.session_id.clone();
     let options = data_channel::Options::default();
     let session = PortSession::open(session, api.clone(), api.tls(), options);

@@ -5,6 +5,7 @@
 //! where the node asks for it, and comes back after a lost connection: with the ticket that our
 //! server gave it, or through [`Resume`] elsewhere. What a person sees of all this is the caller's.
 
+mod command;
 mod keep_alive;
 mod socket;
 mod task;
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{Api, CallError, Tls};
+pub use command::CommandSignal;
 pub use keep_alive::KeepAliveOptions;
 
 /// The longest piece of input that is sent as one message.
@@ -135,6 +137,9 @@ pub struct Options {
     pub dial_timeout: Duration,
     /// How a connection is kept alive and found dead.
     pub keep_alive: KeepAliveOptions,
+    /// Whether a session that shakes hands begins only when the caller says so with
+    /// [`Commands::agree`], so that it can look at what the other end can do before anything happens.
+    pub asks: bool,
     /// Bytes sent or waiting to be sent and not acknowledged, at most.
     pub send_limit: usize,
 }
@@ -146,6 +151,7 @@ impl Default for Options {
             patience: Duration::from_secs(3600),
             dial_timeout: Duration::from_secs(15),
             keep_alive: KeepAliveOptions::default(),
+            asks: false,
             send_limit: 1 << 20,
         }
     }
@@ -154,6 +160,12 @@ impl Default for Options {
 /// What happens in a session.
 #[derive(Debug)]
 pub enum Event {
+    /// The session waits for [`Commands::agree`]; only where [`Options::asks`] is set. An official
+    /// agent waits for 15 seconds.
+    Asked {
+        /// What both ends can do; empty when the other end or the server is not ours.
+        features: Vec<String>,
+    },
     /// The connection was lost; the session goes on and is being returned to.
     Away {
         /// Why, for people.
@@ -236,6 +248,7 @@ pub struct Commands {
     size: watch::Sender<Option<Size>>,
     leave: CancellationToken,
     finish: CancellationToken,
+    to_command: command::ToCommand,
 }
 
 /// A stream message of the caller's own making.
@@ -255,6 +268,7 @@ impl DataChannel {
         let (size, size_receiver) = watch::channel(None);
         let (tell_features, features) = watch::channel(Vec::new());
         let (leave, finish) = (CancellationToken::new(), CancellationToken::new());
+        let (to_command, from_caller) = command::pair();
         let ends = task::Ends {
             events: event_sender,
             input: input_receiver,
@@ -263,6 +277,7 @@ impl DataChannel {
             size: size_receiver,
             leave: leave.clone(),
             finish: finish.clone(),
+            from_caller,
         };
         let channel = task::Channel::new(session, resume, tls.clone(), options, ends);
         let task = tokio::spawn(channel.run());
@@ -278,6 +293,7 @@ impl DataChannel {
                 size,
                 leave,
                 finish,
+                to_command,
             },
         }
     }

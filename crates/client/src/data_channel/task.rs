@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use sortie_channel::{
     body::{Body, OpenClient, Size, SortieOpen, TOKEN_PREFIX},
     frame::{Frame, PayloadType},
-    handshake::{CLIENT_VERSION, ClientHandshake, ClientStep},
+    handshake::{CLIENT_VERSION, ClientHandshake, ClientStep, Outgoing},
     link::{self, Delivery, Link, Received, Role},
 };
 use sortie_types::{Now, Secret};
@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use super::{
     End, Event, MAX_INPUT, Options, OwnMessage, Resume, StartedSession,
+    command::FromCaller,
     keep_alive::{KeepAlive, Step},
     socket::{self, Socket},
 };
@@ -67,6 +68,7 @@ pub(super) struct Ends {
     pub(super) size: watch::Receiver<Option<Size>>,
     pub(super) leave: CancellationToken,
     pub(super) finish: CancellationToken,
+    pub(super) from_caller: FromCaller,
 }
 
 /// A session as its client sees it.
@@ -116,6 +118,7 @@ enum Wake {
     Finish,
     EventRoom,
     SocketRoom,
+    Said,
     FromSocket(Option<Result<Message, tungstenite::Error>>),
     Input(Option<Bytes>),
     OwnMessage(OwnMessage),
@@ -386,6 +389,8 @@ impl<R: Resume> Channel<R> {
         while self.flush_outbox() {
             self.fill_outbox();
         }
+        // What was just received may have brought room for more.
+        self.offer_input();
         let now = self.clock.now();
         let alive = loop {
             match keep_alive.poll(now.monotonic, self.link.unacknowledged_for(now)) {
@@ -434,6 +439,7 @@ impl<R: Resume> Channel<R> {
             _ = &mut writer.0 => Wake::WriterDone,
             Ok(()) = self.ends.size.changed(), if takes_size => Wake::Resized,
             Some(input) = self.ends.input.recv(), if takes_input => Wake::Input(Some(input)),
+            () = self.ends.from_caller.wait() => Wake::Said,
             Some(message) = self.ends.messages.recv(), if takes_message => Wake::OwnMessage(message),
             () = tokio::time::sleep_until(until) => Wake::Time,
         }
@@ -458,7 +464,7 @@ impl<R: Resume> Channel<R> {
                     return Some(Served::Ended(end));
                 }
             }
-            Wake::EventRoom | Wake::SocketRoom | Wake::Resized | Wake::Time => {}
+            Wake::EventRoom | Wake::SocketRoom | Wake::Said | Wake::Resized | Wake::Time => {}
         }
         self.finished().then_some(Served::Ended(End::Left))
     }
@@ -484,6 +490,9 @@ impl<R: Resume> Channel<R> {
     /// Gives the link what it has room for: the size first, so that nothing typed meets a terminal
     /// of another size.
     fn offer_input(&mut self) {
+        if let Some(answer) = self.ends.from_caller.released() {
+            self.answer(answer);
+        }
         if !self.takes_input() {
             return;
         }
@@ -502,6 +511,7 @@ impl<R: Resume> Channel<R> {
         {
             self.size_sent = Some((size.cols, size.rows));
         }
+        self.ends.from_caller.offer_signals(&mut self.link, now);
         let longest = if self.node_is_ours {
             MAX_INPUT
         } else {
@@ -511,6 +521,11 @@ impl<R: Resume> Channel<R> {
             if self.input.is_empty() {
                 self.input = self.ends.input.try_recv().unwrap_or_default();
             }
+            if self.input.is_empty() {
+                self.ends.from_caller.offer_end(&mut self.link, now);
+                return;
+            }
+            let longest = longest.min(self.ends.from_caller.room());
             let piece = self.input.slice(..self.input.len().min(longest));
             if piece.is_empty() || piece.len() > self.link.writable() {
                 return;
@@ -519,7 +534,17 @@ impl<R: Resume> Channel<R> {
             if self.link.send(PayloadType::OUTPUT, piece, now).is_err() {
                 return;
             }
+            self.ends.from_caller.sent(length);
             self.input = self.input.slice(length..);
+        }
+    }
+
+    /// Sends the handshake's answer.
+    fn answer(&mut self, answer: Outgoing) {
+        let now = self.clock.now();
+        let (payload_type, payload) = (answer.payload_type, answer.payload);
+        if self.link.send(payload_type, payload, now).is_err() {
+            tracing::debug!("no room for the handshake's answer");
         }
     }
 
@@ -564,6 +589,7 @@ impl<R: Resume> Channel<R> {
             }),
             Received::Features(features) => {
                 self.node_is_ours |= !features.features.is_empty();
+                self.ends.from_caller.set_features(&features.features);
                 self.ends.features.send_if_modified(|known| {
                     let is_new = *known != features.features;
                     known.clone_from(&features.features);
@@ -629,6 +655,10 @@ impl<R: Resume> Channel<R> {
 
     /// Turns a delivery into events.
     fn deliver(&mut self, delivery: Delivery) {
+        if delivery.payload_type == PayloadType::STDIN_TAKEN {
+            self.ends.from_caller.take_taken(&delivery.payload);
+            return;
+        }
         match self.handshake.receive(&delivery) {
             Ok(ClientStep::Over) => self.outbox.extend(event(delivery)),
             Ok(ClientStep::Shell(session)) => {
@@ -638,18 +668,18 @@ impl<R: Resume> Channel<R> {
             }
             Ok(ClientStep::Complete(session)) => {
                 self.has_begun = true;
+                self.ends.from_caller.begin(session.session_type);
                 self.outbox.push_back(Event::Begun(session));
             }
-            Ok(ClientStep::Send(answer)) => {
-                let now = self.clock.now();
-                if self
-                    .link
-                    .send(answer.payload_type, answer.payload, now)
-                    .is_err()
-                {
-                    tracing::debug!("no room for the handshake's answer");
+            Ok(ClientStep::Send(answer)) if self.options.asks => {
+                if let Some(answer) = self.ends.from_caller.hold(answer) {
+                    self.answer(answer);
+                } else {
+                    let features = self.ends.from_caller.features().to_vec();
+                    self.outbox.push_back(Event::Asked { features });
                 }
             }
+            Ok(ClientStep::Send(answer)) => self.answer(answer),
             // A program that ends without a word: an official client would lose its status.
             Ok(ClientStep::Waiting) if self.node_is_ours => self.outbox.extend(event(delivery)),
             Ok(ClientStep::Waiting) => {}

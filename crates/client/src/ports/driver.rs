@@ -187,7 +187,8 @@ impl Driver {
             } => return self.receive(payload_type, payload),
             data_channel::Event::Ended(end) => return Some(end),
             // Nothing of ports.
-            data_channel::Event::Begun(_)
+            data_channel::Event::Asked { .. }
+            | data_channel::Event::Begun(_)
             | data_channel::Event::Joined
             | data_channel::Event::ExitStatus { .. }
             | data_channel::Event::StdErr(_) => {}
