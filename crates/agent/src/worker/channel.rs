@@ -1,5 +1,5 @@
 //! The session's data channel as the worker has it: one reliable link over as many websockets as it
-//! takes. What the bytes mean is `session`'s.
+//! takes. What the bytes mean is the session's.
 //!
 //! The channel announces itself in its open message and sends no stream data before the server has
 //! answered with the common features. The answer also brings the ticket that opens the next websocket,
@@ -15,7 +15,7 @@ use sortie_channel::{
     link::{Delivery, Link, Options, Received, Role},
     service::{Stamp, agent_session_state},
 };
-use sortie_types::{NodeId, Secret, SessionId};
+use sortie_types::{NodeId, Now, Secret, SessionId};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -112,6 +112,11 @@ impl DataChannel {
             announced: false,
             features: Vec::new(),
         }
+    }
+
+    /// The time, as protocol code wants it.
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
     }
 
     /// Bytes that may be sent now; none while the server asks for a pause.
