@@ -258,6 +258,10 @@ impl<M: Multiplexer> Hub<M> {
             let bytes = read.await?;
             let mut inner = self.lock();
             if bytes.is_empty() {
+                // What is not written yet of a stream that the client has ended still is.
+                if !M::HALF_CLOSE && inner.slots.get(&id).is_some_and(|slot| slot.is_finished) {
+                    return Ok(());
+                }
                 inner.multiplexer.finish(id);
                 if !M::HALF_CLOSE
                     && let Some(slot) = inner.slots.get_mut(&id)
