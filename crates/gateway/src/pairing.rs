@@ -1182,23 +1182,29 @@ mod tests {
     fn announcing_ends_are_told_the_common_features_once_the_other_is_known() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut pairing = Pairing::new(SessionKind::of(&json!({})), LIMITS, false, Duration::ZERO);
-        pairing.attach(Side::Client, Some(names(&["a", "b"])));
+        pairing.attach(Side::Client, Some(names(&["exit-status", "no-digest"])));
         assert_eq!(
             pairing.features_due(Side::Client),
             None,
             "the node is not known"
         );
-        pairing.attach(Side::Node, Some(names(&["b", "c"])));
-        assert_eq!(pairing.features_due(Side::Client), Some(names(&["b"])));
-        let message = service::start_publication(stamp());
-        pairing.tell_features(Side::Client, names(&["b"]), message);
-        assert_eq!(pairing.features_due(Side::Client), None);
-        assert_eq!(pairing.features_due(Side::Node), Some(names(&["b"])));
-        pairing.detach(Side::Client, ms(1));
-        pairing.attach(Side::Client, Some(names(&["a", "b"])));
+        pairing.attach(Side::Node, Some(names(&["no-digest", "streams"])));
         assert_eq!(
             pairing.features_due(Side::Client),
-            Some(names(&["b"])),
+            Some(names(&["no-digest"]))
+        );
+        let message = service::start_publication(stamp());
+        pairing.tell_features(Side::Client, names(&["no-digest"]), message);
+        assert_eq!(pairing.features_due(Side::Client), None);
+        assert_eq!(
+            pairing.features_due(Side::Node),
+            Some(names(&["no-digest"]))
+        );
+        pairing.detach(Side::Client, ms(1));
+        pairing.attach(Side::Client, Some(names(&["exit-status", "no-digest"])));
+        assert_eq!(
+            pairing.features_due(Side::Client),
+            Some(names(&["no-digest"])),
             "with a new ticket"
         );
         pairing.attach(Side::Node, None);
