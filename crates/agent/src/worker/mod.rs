@@ -37,6 +37,7 @@ use self::{
 };
 use crate::{
     data_dir::SessionDir,
+    document::Work,
     endpoint::EndpointError,
     log::chain,
     os::{self, Account, ProcessId},
@@ -68,8 +69,8 @@ pub(crate) struct StartMessage {
     pub(crate) directory: PathBuf,
     /// Who the session runs as.
     pub(crate) account: Account,
-    /// Typed into the shell when it starts.
-    pub(crate) shell_profile: String,
+    /// What is run.
+    pub(crate) work: Work,
     /// How long the server may be out of reach.
     pub(crate) idle_limit: Duration,
 }
@@ -214,9 +215,12 @@ async fn work(
         },
         dialer,
     );
+    let Work::Shell { profile } = &message.work else {
+        return TaskResult::failed("this session type is not supported", crate::clock::wall());
+    };
     let options = SessionOptions {
         account: message.account.clone(),
-        shell_profile: message.shell_profile.clone(),
+        shell_profile: profile.clone(),
         idle_limit: message.idle_limit,
     };
     let result = session::run(options, channel, asked).await;
