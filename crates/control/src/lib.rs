@@ -35,6 +35,7 @@ mod secrets;
 mod session_life;
 mod sessions;
 mod sign_in;
+mod streams;
 mod sts;
 mod tags;
 mod token;
@@ -119,6 +120,10 @@ pub use sortie_iam::Outcome;
 pub use sortie_ports::{
     Activation, Grants, IdentityUse, Node, NodeInfo, PingStatus, Role, Session, SessionState,
     StoreError, TrailEntry, User,
+};
+pub use streams::{
+    DestinationError, StreamDestination, StreamEnd, StreamJudge, StreamRecord, StreamRecords,
+    StreamSummary, StreamVerdict,
 };
 pub use sts::{
     AssumeRoleError, AssumeRoleInput, AssumeRoleOutput, GetSessionTokenError, GetSessionTokenInput,
