@@ -138,7 +138,6 @@ impl<R: Resume> Channel<R> {
         let is_ours = session.token_value.expose().starts_with(TOKEN_PREFIX);
         let link = Link::new(link::Options {
             wait_for_features: is_ours,
-            send_limit: options.send_limit,
             ..link::Options::new(Role::Client, Uuid::new_v4().into_bytes())
         });
         Self {
