@@ -34,10 +34,15 @@ const QUEUE: usize = 4;
 const SMALL: usize = 64;
 
 /// Standard input or a terminal, read from when this is made until it is dropped.
-pub(crate) enum Input {
+pub(crate) struct Input {
+    source: Source,
+    peeked: Option<Bytes>,
+}
+
+enum Source {
     /// A terminal: the loop reads it.
     Watched {
-        source: AsyncFd<OwnedFd>,
+        terminal: AsyncFd<OwnedFd>,
         buffer: Box<[u8]>,
     },
     /// Anything else: a thread reads it.
@@ -56,21 +61,77 @@ impl Input {
             && let Ok(copy) = source.as_fd().try_clone_to_owned()
             && let Ok(watched) = watched(copy)
         {
-            return Ok(Self::Watched {
-                source: watched,
-                buffer: vec![0; MAX_INPUT].into(),
-            });
+            let buffer = vec![0; MAX_INPUT].into();
+            return Ok(Self::from(Source::Watched {
+                terminal: watched,
+                buffer,
+            }));
         }
-        Threaded::of(source).map(Self::Threaded)
+        Threaded::of(source).map(|threaded| Self::from(Source::Threaded(threaded)))
     }
 
     /// The next piece, at most [`MAX_INPUT`] bytes; `None` at the end of the input, or when it
     /// cannot be read any more. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        match self {
-            Self::Watched { source, buffer } => read_watched(source, buffer).await,
-            Self::Threaded(threaded) => threaded.pieces.recv().await,
+        if let Some(piece) = self.peeked.take() {
+            return Some(piece);
         }
+        match &mut self.source {
+            Source::Watched { terminal, buffer } => read_watched(terminal, buffer).await,
+            Source::Threaded(threaded) => threaded.pieces.recv().await,
+        }
+    }
+
+    /// What is known of the input now. Takes nothing away.
+    pub(crate) fn peek(&mut self) -> Peeked {
+        if self.peeked.is_some() {
+            return Peeked::Piece;
+        }
+        let read = match &mut self.source {
+            Source::Watched { terminal, buffer } => {
+                if !is_ready(terminal.get_ref(), PollFlags::IN) {
+                    return Peeked::Nothing;
+                }
+                match read_ready(terminal, buffer) {
+                    Read::Piece(piece) => Ok(piece),
+                    Read::Ended => Err(mpsc::error::TryRecvError::Disconnected),
+                    Read::Again => Err(mpsc::error::TryRecvError::Empty),
+                }
+            }
+            Source::Threaded(threaded) => threaded.pieces.try_recv(),
+        };
+        match read {
+            Ok(piece) => self.peeked = Some(piece),
+            Err(mpsc::error::TryRecvError::Empty) => return Peeked::Nothing,
+            Err(mpsc::error::TryRecvError::Disconnected) => return Peeked::Ended,
+        }
+        Peeked::Piece
+    }
+}
+
+impl From<Source> for Input {
+    fn from(source: Source) -> Self {
+        Self {
+            source,
+            peeked: None,
+        }
+    }
+}
+
+/// What reading a terminal that has something gave.
+enum Read {
+    Piece(Bytes),
+    Ended,
+    Again,
+}
+
+fn read_ready(terminal: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Read {
+    match read(terminal.get_ref(), &mut *buffer) {
+        Err(Errno::INTR | Errno::AGAIN) => Read::Again,
+        Ok(0) | Err(_) => Read::Ended,
+        Ok(length) => Read::Piece(Bytes::copy_from_slice(
+            buffer.get(..length).unwrap_or_default(),
+        )),
     }
 }
 
@@ -89,14 +150,10 @@ async fn read_watched(source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<By
             ready.clear_ready();
             continue;
         }
-        match read(source.get_ref(), &mut *buffer) {
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Ok(0) | Err(_) => return None,
-            Ok(length) => {
-                return Some(Bytes::copy_from_slice(
-                    buffer.get(..length).unwrap_or_default(),
-                ));
-            }
+        match read_ready(source, buffer) {
+            Read::Piece(piece) => return Some(piece),
+            Read::Ended => return None,
+            Read::Again => {}
         }
     }
 }
@@ -132,6 +189,17 @@ impl Threaded {
             thread: Some(thread),
         })
     }
+}
+
+/// What [`Input::peek`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peeked {
+    /// There is input.
+    Piece,
+    /// The input is over.
+    Ended,
+    /// Neither yet.
+    Nothing,
 }
 
 impl Drop for Threaded {
@@ -184,7 +252,7 @@ pub(crate) enum Stream {
 /// Standard output and standard error, written in the order given.
 pub(crate) struct Output {
     pieces: mpsc::Sender<(Stream, Bytes)>,
-    done: oneshot::Receiver<()>,
+    done: oneshot::Receiver<io::Result<()>>,
     /// Pieces that were given to the thread and are not written.
     waiting: Arc<AtomicUsize>,
     is_terminal: bool,
@@ -205,9 +273,9 @@ impl Output {
         std::thread::Builder::new()
             .name("stdout".to_owned())
             .spawn(move || {
-                write_all(receiver, &unwritten);
+                let written = write_all(receiver, &unwritten);
                 // Nobody waits when the program is left in a hurry.
-                let _ = tell_done.send(());
+                let _ = tell_done.send(written);
             })?;
         Ok(Self {
             pieces,
@@ -271,12 +339,23 @@ impl Output {
 
     /// Waits until everything is written.
     pub(crate) async fn finish(self) {
+        // Whoever wants to know why it could not be asks for the result.
+        let _ = self.result().await;
+    }
+
+    /// Waits until everything is written. An error is standard output's: nothing after it was written.
+    pub(crate) async fn result(self) -> io::Result<()> {
         drop(self.pieces);
-        let _ = self.done.await;
+        self.done
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the writing thread is gone")))
     }
 }
 
-fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>, unwritten: &AtomicUsize) {
+fn write_all(
+    mut pieces: mpsc::Receiver<(Stream, Bytes)>,
+    unwritten: &AtomicUsize,
+) -> io::Result<()> {
     while let Some((stream, piece)) = pieces.blocking_recv() {
         let written = match stream {
             // Unbuffered: std's line buffer would hold back what has no newline.
@@ -285,10 +364,12 @@ fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>, unwritten: &AtomicUsiz
         };
         // Not before: what the loop writes itself must come behind it.
         unwritten.fetch_sub(1, Ordering::SeqCst);
-        if written.is_err() && matches!(stream, Stream::Stdout) {
-            return;
+        // Nobody can be told that standard error is gone.
+        if matches!(stream, Stream::Stdout) {
+            written?;
         }
     }
+    Ok(())
 }
 
 fn write_raw(out: impl std::os::fd::AsFd, mut piece: &[u8]) -> io::Result<()> {

@@ -10,6 +10,7 @@
 //! client checks digests and a node does not, a node obeys pauses, and fewer messages are in flight
 //! than an official client can hold.
 
+mod pace;
 mod receive;
 mod rtt;
 mod send;
@@ -284,6 +285,12 @@ impl Link {
         if !needed_digest && !self.no_digest {
             self.sender.add_digests();
         }
+    }
+
+    /// Has [`Self::writable`] follow from now on what the way takes, up to 4 MiB: for an owner who chooses
+    /// late what to send, so that what is chosen does not wait behind what was.
+    pub fn pace(&mut self, now: Now) {
+        self.sender.pace(now.monotonic);
     }
 
     /// Payload bytes that one [`Self::send`] takes now.
