@@ -202,11 +202,24 @@ fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>) -> io::Result<()> {
             Stream::Stderr => io::stderr().write_all(&piece),
         };
         // Nobody can be told that standard error is gone.
-        if matches!(stream, Stream::Stdout) {
-            written?;
+        if matches!(stream, Stream::Stdout)
+            && let Err(error) = written
+        {
+            pieces.close();
+            write_errors(pieces);
+            return Err(error);
         }
     }
     Ok(())
+}
+
+/// What was given for standard error before anybody knew that standard output is closed.
+fn write_errors(mut pieces: mpsc::Receiver<(Stream, Bytes)>) {
+    while let Some((stream, piece)) = pieces.blocking_recv() {
+        if matches!(stream, Stream::Stderr) {
+            let _ = io::stderr().write_all(&piece);
+        }
+    }
 }
 
 fn write_raw(out: impl std::os::fd::AsFd, mut piece: &[u8]) -> io::Result<()> {
