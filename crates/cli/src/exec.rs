@@ -249,8 +249,15 @@ mod tests {
     #[test]
     fn a_document_of_ones_own_gets_what_it_is_given_and_nothing_else() {
         let given = exec(&[
-            "web", "--document", "Logs", "--parameter", "file=/a=b", "--parameter", "line=1",
-            "--parameter", "line=2",
+            "web",
+            "--document",
+            "Logs",
+            "--parameter",
+            "file=/a=b",
+            "--parameter",
+            "line=1",
+            "--parameter",
+            "line=2",
         ]);
         assert_eq!(given.document_name.as_deref(), Some("Logs"));
         assert_eq!(given.parameters.as_ref().unwrap().len(), 2);
@@ -260,7 +267,10 @@ mod tests {
             Some(vec!["1".to_owned(), "2".to_owned()])
         );
         let with_words = exec(&["web", "--document", "Run", "--", "a b"]);
-        assert_eq!(parameter(&with_words, COMMAND), Some(vec!["'a b'".to_owned()]));
+        assert_eq!(
+            parameter(&with_words, COMMAND),
+            Some(vec!["'a b'".to_owned()])
+        );
     }
 
     #[test]

@@ -19,7 +19,10 @@ use sortie_testkit::{Installation, Proxy, Terminal, wait_for};
 fn exec(installation: &Installation, options: &[&str], words: &[&str]) -> Result<Command> {
     let mut command = installation.command("sortie")?;
     command.arg("exec").args(options);
-    command.arg(installation.fact("node_id")).arg("--").args(words);
+    command
+        .arg(installation.fact("node_id"))
+        .arg("--")
+        .args(words);
     command.stdin(Stdio::null());
     Ok(command)
 }
@@ -88,7 +91,11 @@ fn noise(length: usize) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     });
-    words.take(length.div_ceil(8)).flatten().take(length).collect()
+    words
+        .take(length.div_ceil(8))
+        .flatten()
+        .take(length)
+        .collect()
 }
 
 /// Writes beside the reading: a full pipe in one direction must not stop the other.
@@ -109,11 +116,17 @@ fn the_exit_status_is_the_commands() -> Result<()> {
     ] {
         let output = script(&installation, words)?;
         assert_eq!(output.status.code(), Some(status), "{words}: {output:?}");
-        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+        assert!(
+            output.stdout.is_empty() && output.stderr.is_empty(),
+            "{output:?}"
+        );
     }
     let output = exec(&installation, &[], &["no-such-program"])?.output()?;
     assert_eq!(output.status.code(), Some(127), "{output:?}");
-    assert!(text(&output.stderr).contains("no-such-program"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("no-such-program"),
+        "{output:?}"
+    );
     Ok(())
 }
 
@@ -123,11 +136,24 @@ fn our_own_failures_are_255_and_say_so() -> Result<()> {
     let node = installation.fact("node_id");
     let cases: [(&[&str], &str); 5] = [
         (&["exec", "no-such-node", "--", "true"], "no-such-node"),
-        (&["exec", "mi-00000000000000000", "--", "true"], "not connected"),
-        (&["exec", node, "--document", "No-Such", "--", "true"], "No-Such"),
+        (
+            &["exec", "mi-00000000000000000", "--", "true"],
+            "not connected",
+        ),
+        (
+            &["exec", node, "--document", "No-Such", "--", "true"],
+            "No-Such",
+        ),
         (&["exec", node], "CMD"),
         (
-            &["exec", node, "--endpoint-url", "http://127.0.0.1:1", "--", "true"],
+            &[
+                "exec",
+                node,
+                "--endpoint-url",
+                "http://127.0.0.1:1",
+                "--",
+                "true",
+            ],
             "127.0.0.1:1",
         ),
     ];
@@ -147,18 +173,77 @@ fn our_own_failures_are_255_and_say_so() -> Result<()> {
 fn words_arrive_as_they_were_given() -> Result<()> {
     let installation = Installation::start()?;
     let words = [
-        "", " ", "a b", "'", "\"", "\\", "\\'", "`id`", "$(id)", "$HOME", "${PATH}", "*", "?", "[a]",
-        "~", "#x", "a#b", "!x", "&", "&&", "|", "||", ";", "(", ")", "<", ">", ">>", "<<EOF", "{a,b}",
-        "{{ command }}", "{{.Names}}", "{{ssm:x}}", "=", "A=b", "-n", "--", "--help", "-", "\t", "a\nb",
-        "\n", "\r", "\u{1b}[31m", "\u{7f}", "%s", "\\n", "서버", "\u{1f980}", "^", "a'b\"c\\d`e$f",
+        "",
+        " ",
+        "a b",
+        "'",
+        "\"",
+        "\\",
+        "\\'",
+        "`id`",
+        "$(id)",
+        "$HOME",
+        "${PATH}",
+        "*",
+        "?",
+        "[a]",
+        "~",
+        "#x",
+        "a#b",
+        "!x",
+        "&",
+        "&&",
+        "|",
+        "||",
+        ";",
+        "(",
+        ")",
+        "<",
+        ">",
+        ">>",
+        "<<EOF",
+        "{a,b}",
+        "{{ command }}",
+        "{{.Names}}",
+        "{{ssm:x}}",
+        "=",
+        "A=b",
+        "-n",
+        "--",
+        "--help",
+        "-",
+        "\t",
+        "a\nb",
+        "\n",
+        "\r",
+        "\u{1b}[31m",
+        "\u{7f}",
+        "%s",
+        "\\n",
+        "서버",
+        "\u{1f980}",
+        "^",
+        "a'b\"c\\d`e$f",
     ];
     let print = ["printf", "%s\\0"];
     let output = exec(&installation, &[], &[&print[..], &words].concat())?.output()?;
-    let expected: Vec<u8> = words.iter().flat_map(|word| word.bytes().chain([0])).collect();
-    assert_eq!(text(&output.stdout), text(&expected), "{}", text(&output.stderr));
+    let expected: Vec<u8> = words
+        .iter()
+        .flat_map(|word| word.bytes().chain([0]))
+        .collect();
+    assert_eq!(
+        text(&output.stdout),
+        text(&expected),
+        "{}",
+        text(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(0));
     // The same on a terminal, where a shell reads the words.
-    let mut command = exec(&installation, &["-t"], &["sh", "-c", "printf '%s|' \"$@\"", "sh"])?;
+    let mut command = exec(
+        &installation,
+        &["-t"],
+        &["sh", "-c", "printf '%s|' \"$@\"", "sh"],
+    )?;
     let visible = ["a b", "'", "\"", "\\", "$(id)", "*", ";", "&&", "A=b", "~"];
     let output = command.args(visible).output()?;
     let expected: String = visible.iter().map(|word| format!("{word}|")).collect();
@@ -176,8 +261,14 @@ fn outputs_come_apart_and_whole() -> Result<()> {
     let lines = "i=0; while [ $i -lt 20000 ]; do echo \"o$i\"; echo \"e$i\" >&2; i=$((i+1)); done";
     let output = script(&installation, lines)?;
     let all = |letter: char| -> String { (0..20000).map(|n| format!("{letter}{n}\n")).collect() };
-    assert!(output.stdout == all('o').as_bytes(), "standard output differs");
-    assert!(output.stderr == all('e').as_bytes(), "standard error differs");
+    assert!(
+        output.stdout == all('o').as_bytes(),
+        "standard output differs"
+    );
+    assert!(
+        output.stderr == all('e').as_bytes(),
+        "standard error differs"
+    );
     Ok(())
 }
 
@@ -186,7 +277,10 @@ fn sixty_four_mebibytes_pass_through_and_memory_stays_flat() -> Result<()> {
     let installation = Installation::start()?;
     let input = noise(64 << 20);
     let mut piped = Piped::start(&mut exec(&installation, &[], &["cat"])?)?;
-    let writing = write_beside(piped.stdin.take().context("no standard input")?, input.clone());
+    let writing = write_beside(
+        piped.stdin.take().context("no standard input")?,
+        input.clone(),
+    );
     let mut first = vec![0; input.len()];
     piped.stdout.read_exact(&mut first)?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", piped.child.id()))?;
@@ -196,7 +290,10 @@ fn sixty_four_mebibytes_pass_through_and_memory_stays_flat() -> Result<()> {
     assert!(first == input && rest.is_empty(), "the bytes differ");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    assert!(peak.context("no VmHWM")? < 64 << 10, "the client took {peak:?} kB");
+    assert!(
+        peak.context("no VmHWM")? < 64 << 10,
+        "the client took {peak:?} kB"
+    );
     Ok(())
 }
 
@@ -207,7 +304,10 @@ fn standard_input_ends_where_it_ends_and_is_left_alone_on_demand() -> Result<()>
     assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 0));
     // A command that does not read its input to the end.
     let mut piped = Piped::start(&mut exec(&installation, &[], &["head", "-c", "5"])?)?;
-    let writing = write_beside(piped.stdin.take().context("no standard input")?, noise(8 << 20));
+    let writing = write_beside(
+        piped.stdin.take().context("no standard input")?,
+        noise(8 << 20),
+    );
     let mut head = [0; 5];
     piped.stdout.read_exact(&mut head)?;
     assert_eq!(head, noise(5).as_slice());
@@ -219,9 +319,16 @@ fn standard_input_ends_where_it_ends_and_is_left_alone_on_demand() -> Result<()>
     let line = "sortie exec -n \"$1\" -- cat; cat";
     command.args(["-c", line, "sh", installation.fact("node_id")]);
     let mut piped = Piped::start(&mut command)?;
-    piped.stdin.as_mut().context("no standard input")?.write_all(b"mine\n")?;
+    piped
+        .stdin
+        .as_mut()
+        .context("no standard input")?
+        .write_all(b"mine\n")?;
     let (code, rest, told) = piped.finish()?;
-    assert_eq!((code, rest.as_slice(), told.as_str()), (Some(0), &b"mine\n"[..], ""));
+    assert_eq!(
+        (code, rest.as_slice(), told.as_str()),
+        (Some(0), &b"mine\n"[..], "")
+    );
     Ok(())
 }
 
@@ -257,7 +364,11 @@ fn signals_are_the_commands() -> Result<()> {
 #[test]
 fn a_signal_arrives_though_the_command_reads_nothing() -> Result<()> {
     let installation = Installation::start()?;
-    let words = ["sh", "-c", "trap 'echo got it; exit 9' INT; echo ready; while :; do sleep 0.05; done"];
+    let words = [
+        "sh",
+        "-c",
+        "trap 'echo got it; exit 9' INT; echo ready; while :; do sleep 0.05; done",
+    ];
     let mut piped = Piped::start(&mut exec(&installation, &[], &words)?)?;
     piped.until("ready\n")?;
     let stdin = piped.stdin.take().context("no standard input")?;
@@ -274,20 +385,36 @@ fn a_reader_that_leaves_breaks_the_pipe() -> Result<()> {
     let installation = Installation::start()?;
     let mut piped = Piped::start(&mut exec(&installation, &[], &["yes"])?)?;
     piped.until("y\n")?;
-    let Piped { mut child, stdin, stdout } = piped;
+    let Piped {
+        mut child,
+        stdin,
+        stdout,
+    } = piped;
     drop(stdout);
     let status = wait_for("the command to end", || Ok(child.try_wait()?))?;
     assert_eq!(status.code(), Some(141));
     drop(stdin);
     // What it says to others is still heard.
-    let words = ["sh", "-c", "trap '' PIPE; echo ready; read x; echo lost; echo kept >&2; exit 4"];
+    let words = [
+        "sh",
+        "-c",
+        "trap '' PIPE; echo ready; read x; echo lost; echo kept >&2; exit 4",
+    ];
     let mut piped = Piped::start(&mut exec(&installation, &[], &words)?)?;
     piped.until("ready\n")?;
-    let Piped { mut child, stdin, stdout } = piped;
+    let Piped {
+        mut child,
+        stdin,
+        stdout,
+    } = piped;
     drop(stdout);
     stdin.context("no standard input")?.write_all(b"go\n")?;
     let mut told = String::new();
-    child.stderr.take().context("no standard error")?.read_to_string(&mut told)?;
+    child
+        .stderr
+        .take()
+        .context("no standard error")?
+        .read_to_string(&mut told)?;
     assert!(told.contains("kept"), "{told}");
     assert_eq!(child.wait()?.code(), Some(4));
     Ok(())
@@ -310,7 +437,11 @@ fn a_person_at_a_terminal_types_lines_and_ends_them() -> Result<()> {
     terminal.until("<word>")?;
     assert_eq!(terminal.exit_status()?.code(), Some(6));
     assert!(terminal.is_cooked()?);
-    assert!(!terminal.shown().contains("Session"), "{}", terminal.shown());
+    assert!(
+        !terminal.shown().contains("Session"),
+        "{}",
+        terminal.shown()
+    );
     Ok(())
 }
 
@@ -318,7 +449,11 @@ fn a_person_at_a_terminal_types_lines_and_ends_them() -> Result<()> {
 fn every_byte_arrives_through_cuts_and_a_killed_server() -> Result<()> {
     let mut installation = Installation::start()?;
     let network = Proxy::to_url(installation.fact("endpoint"))?;
-    let mut command = exec(&installation, &[], &["sh", "-c", "cat; echo end >&2; exit 42"])?;
+    let mut command = exec(
+        &installation,
+        &[],
+        &["sh", "-c", "cat; echo end >&2; exit 42"],
+    )?;
     command.env("AWS_ENDPOINT_URL", format!("http://{}", network.address()));
     let mut piped = Piped::start(&mut command)?;
     let mut stdin = piped.stdin.take().context("no standard input")?;
@@ -333,14 +468,18 @@ fn every_byte_arrives_through_cuts_and_a_killed_server() -> Result<()> {
             Ok(stdin)
         });
         let mut back = vec![0; part.len()];
-        piped.stdout.read_exact(back.get_mut(..1000).context("short")?)?;
+        piped
+            .stdout
+            .read_exact(back.get_mut(..1000).context("short")?)?;
         if round == 3 {
             installation.kill()?;
             installation.restart()?;
         } else {
             assert!(network.cut() > 0, "nothing was cut");
         }
-        piped.stdout.read_exact(back.get_mut(1000..).context("short")?)?;
+        piped
+            .stdout
+            .read_exact(back.get_mut(1000..).context("short")?)?;
         assert!(back == part, "round {round}: the bytes differ");
         stdin = writing.join().ok().context("the writer panicked")??;
     }
