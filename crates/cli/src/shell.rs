@@ -220,8 +220,6 @@ impl Shell {
                     self.output.remark(&away::farewell(since.elapsed()));
                 }
             }
-            // Nothing of a shell.
-            Some(Event::Message { .. }) => {}
             Some(Event::Ended(end)) => return Ok(Some(Ending::Channel(end))),
             None => return Ok(Some(Ending::Channel(End::Left))),
         }
@@ -370,7 +368,8 @@ impl Shell {
         }
         if let Some(since) = self.away_since {
             let renewed = std::mem::replace(&mut self.has_remarked, true);
-            self.output.remark(&away::notice(since.elapsed(), renewed, WAY_OUT));
+            self.output
+                .remark(&away::notice(since.elapsed(), renewed, WAY_OUT));
             // In a narrow terminal it would not take its own place.
             if terminal::size().cols >= away::COLUMNS {
                 self.remark_at = Some(tokio::time::Instant::now() + away::RENEWAL);

@@ -47,7 +47,9 @@ pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError
 /// takes no terminal.
 pub(crate) fn options() -> data_channel::Options {
     let mut options = data_channel::Options::default();
-    options.features.retain(|feature| feature != features::STDIN);
+    options
+        .features
+        .retain(|feature| feature != features::STDIN);
     options
 }
 
