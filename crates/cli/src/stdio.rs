@@ -34,15 +34,10 @@ const QUEUE: usize = 4;
 const SMALL: usize = 64;
 
 /// Standard input or a terminal, read from when this is made until it is dropped.
-pub(crate) struct Input {
-    source: Source,
-    peeked: Option<Bytes>,
-}
-
-enum Source {
+pub(crate) enum Input {
     /// A terminal: the loop reads it.
     Watched {
-        terminal: AsyncFd<OwnedFd>,
+        source: AsyncFd<OwnedFd>,
         buffer: Box<[u8]>,
     },
     /// Anything else: a thread reads it.
@@ -61,77 +56,29 @@ impl Input {
             && let Ok(copy) = source.as_fd().try_clone_to_owned()
             && let Ok(watched) = watched(copy)
         {
-            let buffer = vec![0; MAX_INPUT].into();
-            return Ok(Self::from(Source::Watched {
-                terminal: watched,
-                buffer,
-            }));
+            return Ok(Self::Watched {
+                source: watched,
+                buffer: vec![0; MAX_INPUT].into(),
+            });
         }
-        Threaded::of(source).map(|threaded| Self::from(Source::Threaded(threaded)))
+        Threaded::of(source).map(Self::Threaded)
     }
 
     /// The next piece, at most [`MAX_INPUT`] bytes; `None` at the end of the input, or when it
     /// cannot be read any more. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
-        if let Some(piece) = self.peeked.take() {
-            return Some(piece);
-        }
-        match &mut self.source {
-            Source::Watched { terminal, buffer } => read_watched(terminal, buffer).await,
-            Source::Threaded(threaded) => threaded.pieces.recv().await,
+        match self {
+            Self::Watched { source, buffer } => read_watched(source, buffer).await,
+            Self::Threaded(threaded) => threaded.next().await,
         }
     }
 
     /// What is known of the input now. Takes nothing away.
     pub(crate) fn peek(&mut self) -> Peeked {
-        if self.peeked.is_some() {
-            return Peeked::Piece;
+        match self {
+            Self::Watched { .. } => Peeked::Nothing,
+            Self::Threaded(threaded) => threaded.peek(),
         }
-        let read = match &mut self.source {
-            Source::Watched { terminal, buffer } => {
-                if !is_ready(terminal.get_ref(), PollFlags::IN) {
-                    return Peeked::Nothing;
-                }
-                match read_ready(terminal, buffer) {
-                    Read::Piece(piece) => Ok(piece),
-                    Read::Ended => Err(mpsc::error::TryRecvError::Disconnected),
-                    Read::Again => Err(mpsc::error::TryRecvError::Empty),
-                }
-            }
-            Source::Threaded(threaded) => threaded.pieces.try_recv(),
-        };
-        match read {
-            Ok(piece) => self.peeked = Some(piece),
-            Err(mpsc::error::TryRecvError::Empty) => return Peeked::Nothing,
-            Err(mpsc::error::TryRecvError::Disconnected) => return Peeked::Ended,
-        }
-        Peeked::Piece
-    }
-}
-
-impl From<Source> for Input {
-    fn from(source: Source) -> Self {
-        Self {
-            source,
-            peeked: None,
-        }
-    }
-}
-
-/// What reading a terminal that has something gave.
-enum Read {
-    Piece(Bytes),
-    Ended,
-    Again,
-}
-
-fn read_ready(terminal: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Read {
-    match read(terminal.get_ref(), &mut *buffer) {
-        Err(Errno::INTR | Errno::AGAIN) => Read::Again,
-        Ok(0) | Err(_) => Read::Ended,
-        Ok(length) => Read::Piece(Bytes::copy_from_slice(
-            buffer.get(..length).unwrap_or_default(),
-        )),
     }
 }
 
@@ -150,10 +97,14 @@ async fn read_watched(source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<By
             ready.clear_ready();
             continue;
         }
-        match read_ready(source, buffer) {
-            Read::Piece(piece) => return Some(piece),
-            Read::Ended => return None,
-            Read::Again => {}
+        match read(source.get_ref(), &mut *buffer) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(0) | Err(_) => return None,
+            Ok(length) => {
+                return Some(Bytes::copy_from_slice(
+                    buffer.get(..length).unwrap_or_default(),
+                ));
+            }
         }
     }
 }
@@ -172,6 +123,7 @@ fn is_ready(file: impl AsFd, what: PollFlags) -> bool {
 /// An input that a thread reads.
 pub(crate) struct Threaded {
     pieces: mpsc::Receiver<Bytes>,
+    peeked: Option<Bytes>,
     wake: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -185,9 +137,28 @@ impl Threaded {
             .spawn(move || read_all(&source, &woken, &sender))?;
         Ok(Self {
             pieces,
+            peeked: None,
             wake: Some(wake),
             thread: Some(thread),
         })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(piece) = self.peeked.take() {
+            return Some(piece);
+        }
+        self.pieces.recv().await
+    }
+
+    fn peek(&mut self) -> Peeked {
+        if self.peeked.is_none() {
+            match self.pieces.try_recv() {
+                Ok(piece) => self.peeked = Some(piece),
+                Err(mpsc::error::TryRecvError::Empty) => return Peeked::Nothing,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Peeked::Ended,
+            }
+        }
+        Peeked::Piece
     }
 }
 
@@ -365,24 +336,11 @@ fn write_all(
         // Not before: what the loop writes itself must come behind it.
         unwritten.fetch_sub(1, Ordering::SeqCst);
         // Nobody can be told that standard error is gone.
-        if matches!(stream, Stream::Stdout)
-            && let Err(error) = written
-        {
-            pieces.close();
-            write_errors(pieces);
-            return Err(error);
+        if matches!(stream, Stream::Stdout) {
+            written?;
         }
     }
     Ok(())
-}
-
-/// What was given for standard error before anybody knew that standard output is closed.
-fn write_errors(mut pieces: mpsc::Receiver<(Stream, Bytes)>) {
-    while let Some((stream, piece)) = pieces.blocking_recv() {
-        if matches!(stream, Stream::Stderr) {
-            let _ = io::stderr().write_all(&piece);
-        }
-    }
 }
 
 fn write_raw(out: impl std::os::fd::AsFd, mut piece: &[u8]) -> io::Result<()> {

@@ -20,7 +20,8 @@ use sortie_ports::{Commit, Session};
 use sortie_types::Timestamp;
 
 use crate::{
-    Control, authorize,
+    Control,
+    authorize::{self, Ask},
     call::InternalError,
     directory::Directory,
     judge::Circumstances,
@@ -100,14 +101,12 @@ impl StreamDestination {
         }
     }
 
-    /// The condition keys that say where it is.
-    fn keys(&self) -> Vec<(&'static str, String)> {
+    fn keys(&self, ask: Ask) -> Ask {
         match self {
-            Self::Port { host, port } => vec![
-                ("sortie:DestinationHost", host.clone()),
-                ("sortie:DestinationPort", port.to_string()),
-            ],
-            Self::Socket { path } => vec![("sortie:DestinationSocket", path.clone())],
+            Self::Port { host, port } => ask
+                .key("sortie:DestinationHost", host)
+                .key("sortie:DestinationPort", port.to_string()),
+            Self::Socket { path } => ask.key("sortie:DestinationSocket", path),
         }
     }
 
@@ -382,11 +381,14 @@ impl Control {
         let node = self.active_node(&session.target).await?;
         let target = session.target.as_str();
         let document = session.document_name.as_str();
+        let asked_document = asked_document(names, document, &self.document_tags(document).await?);
+        // The keys of the session itself would name another destination, or none.
         let ask = start_ask(
             asked_node(names, target, node.as_ref()),
-            asked_document(names, document, &self.document_tags(document).await?),
-            &destination.keys(),
+            asked_document,
+            &[],
         );
+        let ask = destination.keys(ask);
         let rule = &authorize::START_SESSION;
         let parameters = json!({"target": session.target});
         let call = circumstances.call(rule, parameters, owner, session.started)?;

@@ -45,7 +45,7 @@ impl Forward {
             lines.read_line(&mut line)?;
             let told: Value = serde_json::from_str(&line)
                 .with_context(|| format!("sortie forward said {line:?}"))?;
-            let address = told["Listen"].as_str().context("no Listen")?;
+            let address = told["listen"].as_str().context("no address")?;
             addresses.push(address.to_owned());
         }
         Ok(Self {
