@@ -464,7 +464,10 @@ fn ansible_runs_a_playbook_over_the_proxy_command() -> Result<()> {
         .env("ANSIBLE_SSH_ARGS", format!("-F {}", ssh.config.display()))
         .env("ANSIBLE_LOCAL_TEMP", scratch.join("ansible"))
         .env("ANSIBLE_REMOTE_TMP", scratch.join("ansible-there"))
-        .env("ANSIBLE_PYTHON_INTERPRETER", ansible.with_file_name("python3"))
+        .env(
+            "ANSIBLE_PYTHON_INTERPRETER",
+            ansible.with_file_name("python3"),
+        )
         .env("ANSIBLE_NOCOWS", "1")
         .env("LC_ALL", "C.UTF-8");
     let said = run(&mut play)?;
