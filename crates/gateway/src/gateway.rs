@@ -316,7 +316,7 @@ impl GatewayTask {
                     Ok(Signal::Session(session_id)) => self.look_at_session(&session_id).await,
                     Ok(Signal::Node(node_id)) => self.look_at_node(&node_id).await,
                     // What callers may do is control's matter, which tells by session.
-                    Ok(Signal::Identities) => {}
+                    Ok(Signal::Documents | Signal::Identities) => {}
                     Err(RecvError::Lagged(_)) => self.sweep().await,
                     Err(RecvError::Closed) => break,
                 },
