@@ -2,7 +2,11 @@
 //! out of each stream is what went in, in order; ends of one direction leave the other alone; no end
 //! holds more than its limits; and a small stream is not kept waiting by a large one.
 
-#![allow(clippy::expect_used, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -16,11 +16,11 @@ use sortie_channel::{
     frame::{MessageType, PayloadType},
     handshake::{AGENT_VERSION, CLIENT_VERSION},
     link::{Options, Role},
+    stdin,
     streams::{
         Destination, INITIAL_CREDIT, LARGEST_DATA, LARGEST_WINDOW, Limits, Message, Refusal,
         RefusalCode, payload,
     },
-    stdin,
 };
 use uuid::Uuid;
 
@@ -150,7 +150,10 @@ fn standard_input_is_as_the_page_says() {
 /// What a stream message says behind the id.
 fn behind_id(message: &Message) -> String {
     let (payload_type, payload) = message.encode();
-    assert_eq!(&Message::parse(payload_type, payload.clone()).unwrap(), message);
+    assert_eq!(
+        &Message::parse(payload_type, payload.clone()).unwrap(),
+        message
+    );
     String::from_utf8(payload[4..].to_vec()).unwrap()
 }
 
@@ -176,7 +179,10 @@ fn the_messages_of_streams_are_those_of_the_code() {
         code: RefusalCode::Refused,
         message: "connection refused by db.internal:5432".into(),
     };
-    assert_eq!(example("stream-refused"), behind_id(&Message::Refused(1, refusal)));
+    assert_eq!(
+        example("stream-refused"),
+        behind_id(&Message::Refused(1, refusal))
+    );
     for code in [
         RefusalCode::Forbidden,
         RefusalCode::Limit,
@@ -186,7 +192,10 @@ fn the_messages_of_streams_are_those_of_the_code() {
         RefusalCode::Other,
     ] {
         let word = serde_json::to_value(code).unwrap();
-        assert!(DOCUMENT.contains(&format!("| `{}` |", word.as_str().unwrap())), "{word}");
+        assert!(
+            DOCUMENT.contains(&format!("| `{}` |", word.as_str().unwrap())),
+            "{word}"
+        );
     }
     for (payload_type, name) in [
         (payload::OPEN, "OPEN"),
@@ -207,7 +216,10 @@ fn the_bounds_of_streams_are_those_of_the_code() {
     let limits = Limits::default();
     for text in [
         format!("starts with credit for {INITIAL_CREDIT} bytes"),
-        format!("at most {LARGEST_WINDOW} bytes, and at most {} bytes beyond", limits.growth),
+        format!(
+            "at most {LARGEST_WINDOW} bytes, and at most {} bytes beyond",
+            limits.growth
+        ),
         format!("A DATA message has at most {LARGEST_DATA} bytes of data."),
         format!("An end holds at most {} streams", limits.streams),
     ] {
