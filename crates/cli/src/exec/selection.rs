@@ -138,7 +138,12 @@ mod tests {
 
     #[test]
     fn a_label_means_one_node() {
-        let found = [("mi-3", "db"), ("mi-1", "web"), ("mi-2", "db"), ("mi-4", "")];
+        let found = [
+            ("mi-3", "db"),
+            ("mi-1", "web"),
+            ("mi-2", "db"),
+            ("mi-4", ""),
+        ];
         let found = found.map(|(id, name)| (id.to_owned(), name.to_owned()));
         let labels: Vec<_> = labelled(BTreeMap::from(found))
             .into_iter()

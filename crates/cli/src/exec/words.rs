@@ -14,8 +14,8 @@ pub(crate) enum WordError {
 
 /// What a shell does something with where a command's name is expected.
 const RESERVED: [&str; 21] = [
-    "case", "coproc", "do", "done", "elif", "else", "esac", "export", "fi", "for", "function", "if",
-    "in", "local", "readonly", "select", "then", "time", "typeset", "until", "while",
+    "case", "coproc", "do", "done", "elif", "else", "esac", "export", "fi", "for", "function",
+    "if", "in", "local", "readonly", "select", "then", "time", "typeset", "until", "while",
 ];
 
 /// The words, each quoted where it needs to be, with blanks between them. Words are numbered from 1 in
@@ -79,12 +79,18 @@ mod tests {
     #[test]
     fn plain_words_stay_readable_and_all_others_are_quoted() {
         for (words, text) in [
-            (&["tail", "-f", "/var/log/x.log"][..], "tail -f /var/log/x.log"),
+            (
+                &["tail", "-f", "/var/log/x.log"][..],
+                "tail -f /var/log/x.log",
+            ),
             (&["echo", "a b", ""], "echo 'a b' ''"),
             (&["echo", "it's"], r"echo 'it'\''s'"),
             (&["A=b", "A=b"], "'A=b' A=b"),
             (&["if", "if"], "'if' if"),
-            (&["echo", "~", "*", "$HOME", "a\nb"], "echo '~' '*' '$HOME' 'a\nb'"),
+            (
+                &["echo", "~", "*", "$HOME", "a\nb"],
+                "echo '~' '*' '$HOME' 'a\nb'",
+            ),
             (&["echo", "서버"], "echo '서버'"),
         ] {
             assert_eq!(joined(words), text);
