@@ -75,14 +75,11 @@ def start(name=None, **parameters):
     if parameters:
         arguments["Parameters"] = {key: [value] for key, value in parameters.items()}
     session = ssm.start_session(**arguments)["SessionId"]
-    ssm.terminate_session(SessionId=session)
-    history = ssm.describe_sessions(
-        State="History", Filters=[{"key": "SessionId", "value": session}]
-    )["Sessions"]
-    active = ssm.describe_sessions(
+    found = ssm.describe_sessions(
         State="Active", Filters=[{"key": "SessionId", "value": session}]
-    )["Sessions"]
-    return (history + active)[0]
+    )["Sessions"][0]
+    ssm.terminate_session(SessionId=session)
+    return found
 
 
 def refuses(code, name=None, **parameters):

@@ -42,20 +42,39 @@ fn the_cli_saves_preferences_from_files() -> Result<()> {
     let from_file = format!("file://{}", file.display());
     fs::write(&file, content(5))?;
     let create = [
-        "ssm", "create-document", "--name", name, "--content", &from_file, "--document-type",
-        "Session", "--document-format", "JSON",
+        "ssm",
+        "create-document",
+        "--name",
+        name,
+        "--content",
+        &from_file,
+        "--document-type",
+        "Session",
+        "--document-format",
+        "JSON",
     ];
     let made = installation.aws(&aws, &create)?;
     assert_eq!(made["DocumentDescription"]["LatestVersion"], "1");
     fs::write(&file, content(6))?;
     let update = [
-        "ssm", "update-document", "--name", name, "--content", &from_file, "--document-version",
+        "ssm",
+        "update-document",
+        "--name",
+        name,
+        "--content",
+        &from_file,
+        "--document-version",
         "$LATEST",
     ];
     let made = installation.aws(&aws, &update)?;
     assert_eq!(made["DocumentDescription"]["DocumentVersion"], "2");
     let default = [
-        "ssm", "update-document-default-version", "--name", name, "--document-version", "2",
+        "ssm",
+        "update-document-default-version",
+        "--name",
+        name,
+        "--document-version",
+        "2",
     ];
     installation.aws(&aws, &default)?;
     let get = ["ssm", "get-document", "--name", name];
@@ -63,7 +82,10 @@ fn the_cli_saves_preferences_from_files() -> Result<()> {
     assert_eq!(got["DocumentVersion"], "2");
     assert_eq!(got["Content"], content(6).as_str());
     let list = [
-        "ssm", "list-documents", "--filters", "Key=Owner,Values=Self",
+        "ssm",
+        "list-documents",
+        "--filters",
+        "Key=Owner,Values=Self",
         "Key=DocumentType,Values=Session",
     ];
     let listed = installation.aws(&aws, &list)?;
