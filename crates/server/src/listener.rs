@@ -31,7 +31,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::Limits;
+use crate::{burst::Burst, config::Limits};
 
 /// How long to leave an accept loop alone when the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -182,7 +182,7 @@ impl Serving {
             return self.serve(stream, connection).await;
         };
         // A stop does not wait for strangers that do not even finish their handshake.
-        let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
+        let handshake = timeout(self.limits.handshake, acceptor.accept(Burst::new(stream)));
         let accepted = tokio::select! {
             () = self.stop.cancelled() => return,
             accepted = handshake => accepted,
