@@ -505,7 +505,7 @@ async fn an_official_agent_gets_smux_in_large_messages_and_every_byte_as_it_is()
         );
         let mut sent = pattern(600_000, 9);
         sent.extend_from_slice(b"\n");
-        let (here, there) = tokio::io::duplex(4096);
+        let (here, there) = tokio::io::duplex(256 << 10);
         let spliced = tokio::spawn(splice(connector.open_own().unwrap(), there));
         echo_local(here, sent).await;
         spliced.await.unwrap().unwrap();
