@@ -55,7 +55,15 @@ struct Station {
 impl Station {
     fn start(carrier: Carrier, properties: Value, refuses: bool) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let server = runtime.block_on(Server::start(|_| (400, "{}".to_owned())));
+        let server = runtime.block_on(Server::start(|call| {
+            // No call is needed.
+            let status = if call.header("upgrade").is_some() {
+                200
+            } else {
+                400
+            };
+            (status, "{}".to_owned())
+        }));
         let stream_url = server.stream_url();
         let (tell, told) = mpsc::channel();
         runtime.spawn(serve(server, carrier, properties, refuses, tell));
@@ -235,7 +243,10 @@ fn until(output: &mut impl BufRead, begin: &str) -> String {
     let mut read = String::new();
     loop {
         let mut line = String::new();
-        assert!(output.read_line(&mut line).unwrap() > 0, "no {begin}: {read}");
+        assert!(
+            output.read_line(&mut line).unwrap() > 0,
+            "no {begin}: {read}"
+        );
         read.push_str(&line);
         if line.starts_with(begin) {
             return read;
