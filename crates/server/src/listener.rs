@@ -36,6 +36,9 @@ use crate::{burst::Burst, config::Limits};
 /// How long to leave an accept loop alone when the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What TLS takes at once to be encrypted and written: a whole frame of bulk in one system call.
+const TLS_BUFFER: usize = 256 << 10;
+
 /// The largest head of a request. Session tokens have some hundred bytes.
 const LARGEST_HEAD: usize = 64 << 10;
 
@@ -188,7 +191,8 @@ impl Serving {
             accepted = handshake => accepted,
         };
         match accepted {
-            Ok(Ok(stream)) => {
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
                 let details = tls_details(stream.get_ref().1);
                 let connection = Connection::new(peer, Some(details), permit);
                 self.serve(stream, connection).await;
