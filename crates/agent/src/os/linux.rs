@@ -26,8 +26,8 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     process::{
-        DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open,
-        pidfd_send_signal,
+        DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions,
+        pidfd_open, pidfd_send_signal,
     },
     pty::OpenptFlags,
     termios::{InputModes, OptionalActions, Winsize},
