@@ -49,7 +49,7 @@ pub(crate) enum ChannelEvent {
     Input(Delivery),
     /// What both ends can do, known at the start and after each reconnect.
     Features,
-    /// There is room to send again.
+    /// There is room to send again, or everything that was sent has arrived.
     Room,
     /// The server says that the session is over.
     Closed,
@@ -78,6 +78,7 @@ pub(crate) struct DataChannel {
     staged: Option<Bytes>,
     events: VecDeque<ChannelEvent>,
     had_room: bool,
+    was_drained: bool,
     announced: bool,
     features: Vec<String>,
 }
@@ -104,6 +105,7 @@ impl DataChannel {
             staged: None,
             events: VecDeque::new(),
             had_room: false,
+            was_drained: true,
             announced: false,
             features: Vec::new(),
         }
@@ -186,8 +188,10 @@ impl DataChannel {
             if takes_input && let Some(delivery) = self.link.next_delivery() {
                 return ChannelEvent::Input(delivery);
             }
-            let has_room = self.writable() > 0;
-            if has_room != std::mem::replace(&mut self.had_room, has_room) && has_room {
+            let (has_room, is_drained) = (self.writable() > 0, self.link.drained());
+            let had_room = std::mem::replace(&mut self.had_room, has_room);
+            let was_drained = std::mem::replace(&mut self.was_drained, is_drained);
+            if has_room && !had_room || is_drained && !was_drained {
                 return ChannelEvent::Room;
             }
             if self.is_cut_off() {
