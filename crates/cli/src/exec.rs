@@ -104,7 +104,7 @@ async fn on_terminal(
         is_plugin: false,
         waiting_for: format!("node {node}"),
     };
-    let outcome = shell::run(channel, manner)
+    let outcome = shell::run(channel, None, manner)
         .await
         .map_err(|error| CommandError::io("use the terminal", error))?;
     start::conclude(api, &session_id, &outcome, true).await

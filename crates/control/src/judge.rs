@@ -140,7 +140,7 @@ impl Circumstances {
     }
 
     /// Who started the session, as they are now; the reason when they are gone, or their key is.
-    fn caller(
+    pub(crate) fn caller(
         &self,
         names: &Names,
         directory: &Directory,
@@ -199,6 +199,12 @@ impl Circumstances {
         caller_of(names, directory, holder, key, by.session.clone()).map_err(|_| reason())
     }
 
+    /// From where, and with what, whoever is at the client's end came.
+    pub(crate) fn origin(&self) -> (&str, Option<&str>) {
+        let those = self.resumed_by.as_ref().map_or(self, |resumed| &resumed.by);
+        (&those.source_ip, those.user_agent.as_deref())
+    }
+
     /// The nodes from which the session was started, and resumed.
     fn nodes_behind(&self) -> impl Iterator<Item = &NodeId> {
         let resumed = self.resumed_by.as_ref().map(|resumed| &resumed.by);
@@ -209,7 +215,7 @@ impl Circumstances {
     }
 
     /// A call of theirs, made by `caller` again.
-    fn call(
+    pub(crate) fn call(
         &self,
         rule: &OperationRule,
         request_parameters: Value,

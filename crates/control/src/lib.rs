@@ -36,6 +36,7 @@ mod service_settings;
 mod session_life;
 mod sessions;
 mod sign_in;
+mod streams;
 mod sts;
 mod tags;
 mod token;
@@ -132,6 +133,10 @@ pub use sortie_iam::Outcome;
 pub use sortie_ports::{
     Activation, Grants, IdentityUse, Node, NodeInfo, PingStatus, Role, Session, SessionState,
     StoreError, TrailEntry, User,
+};
+pub use streams::{
+    DestinationError, StreamDestination, StreamEnd, StreamJudge, StreamRecord, StreamRecords,
+    StreamSummary, StreamVerdict,
 };
 pub use sts::{
     AssumeRoleError, AssumeRoleInput, AssumeRoleOutput, GetSessionTokenError, GetSessionTokenInput,

@@ -274,6 +274,60 @@ fn through(directory: &File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
 }
 
+// ---- sockets of sessions ------------------------------------------------------------------------
+
+/// A unix socket that a session listens at. Its file goes when this does.
+pub(crate) struct SessionSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Which file it is: device and inode.
+    file: (u64, u64),
+}
+
+impl SessionSocket {
+    /// Listens at `path`, mode 0600. What is there already stays. Only within a runtime.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        // No other thread makes files, and between making and restricting it nobody may come in.
+        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(before);
+        let listener = bound?;
+        let made = fs::symlink_metadata(path)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            file: (made.dev(), made.ino()),
+        })
+    }
+
+    /// Waits for a connection.
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+}
+
+impl Drop for SessionSocket {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.file);
+        if is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Connects to the unix socket at `path`.
+pub(crate) async fn connect_socket(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
+}
+
+/// Whether the process or the system has as many files open as it may.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 // ---- accounts -----------------------------------------------------------------------------------
 
 /// The account that runs this process.

@@ -103,6 +103,27 @@ pub(crate) fn is_trusted_peer(_stream: &tokio::io::DuplexStream, _uid: u32) -> b
     false
 }
 
+/// A socket that cannot exist.
+pub(crate) struct SessionSocket(Infallible);
+
+impl SessionSocket {
+    pub(crate) fn bind(_path: &Path) -> io::Result<Self> {
+        unsupported()
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<tokio::io::DuplexStream> {
+        match self.0 {}
+    }
+}
+
+pub(crate) async fn connect_socket(_path: &Path) -> io::Result<tokio::io::DuplexStream> {
+    unsupported()
+}
+
+pub(crate) fn is_out_of_files(_error: &io::Error) -> bool {
+    false
+}
+
 pub(crate) fn own_account() -> io::Result<Account> {
     unsupported()
 }

@@ -28,6 +28,8 @@ use crate::{
 
 /// What goes to the socket between two looks at what it has received.
 const BATCH: usize = 128 * 1024;
+/// A paced channel has room when there is so much: less is not worth a header.
+const WORTHWHILE: usize = 32 * 1024;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long the last messages and the goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -79,6 +81,8 @@ pub(crate) struct DataChannel {
     events: VecDeque<ChannelEvent>,
     had_room: bool,
     was_drained: bool,
+    /// What counts as room.
+    least_room: usize,
     announced: bool,
     features: Vec<String>,
 }
@@ -106,6 +110,7 @@ impl DataChannel {
             events: VecDeque::new(),
             had_room: false,
             was_drained: true,
+            least_room: 1,
             announced: false,
             features: Vec::new(),
         }
@@ -125,13 +130,30 @@ impl DataChannel {
         }
     }
 
+    /// Whether there is room to send.
+    pub(crate) fn has_room(&self) -> bool {
+        self.writable() >= self.least_room
+    }
+
+    /// Holds from now on only what the way to the client takes, so that what is chosen to be sent does
+    /// not wait behind much else.
+    pub(crate) fn pace(&mut self) {
+        self.link.pace(self.clock.now());
+        self.least_room = WORTHWHILE;
+    }
+
+    /// The next message of the client, if one is there.
+    pub(crate) fn next_input(&mut self) -> Option<Delivery> {
+        self.link.next_delivery()
+    }
+
     /// Queues a message of the stream. Up to [`Self::writable`] bytes are always taken; what does not
     /// fit comes back.
     pub(crate) fn send(&mut self, payload_type: PayloadType, payload: Bytes) -> Result<(), Bytes> {
         let sent = self
             .link
             .send(payload_type, payload.clone(), self.clock.now());
-        self.had_room = self.writable() > 0;
+        self.had_room = self.has_room();
         sent.map_err(|_full| payload)
     }
 
@@ -188,7 +210,7 @@ impl DataChannel {
             if takes_input && let Some(delivery) = self.link.next_delivery() {
                 return ChannelEvent::Input(delivery);
             }
-            let (has_room, is_drained) = (self.writable() > 0, self.link.drained());
+            let (has_room, is_drained) = (self.has_room(), self.link.drained());
             let had_room = std::mem::replace(&mut self.had_room, has_room);
             let was_drained = std::mem::replace(&mut self.was_drained, is_drained);
             if has_room && !had_room || is_drained && !was_drained {

@@ -190,6 +190,27 @@ impl Outside {
         }
     }
 
+    /// Waits until everything that was sent has arrived.
+    pub(super) async fn drain(&mut self) -> Result<(), End> {
+        self.is_running = false;
+        let begun = Instant::now();
+        while !self.channel.is_drained() && !self.is_given_up(begun) {
+            tokio::select! {
+                event = self.event(true) => drop(event?),
+                () = tokio::time::sleep(FLUSH_TICK) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message of the client, if one is there.
+    pub(super) fn next_input(&mut self) -> Result<Option<Delivery>, End> {
+        match self.channel.next_input() {
+            Some(delivery) if is_terminate_flag(&delivery) => Err(End::Cancelled),
+            other => Ok(other),
+        }
+    }
+
     /// A client of ours comes back and takes what is left; another one may be gone for good.
     fn is_given_up(&self, begun: Instant) -> bool {
         if self.channel.is_listened_to() && !self.channel.is_client_ours() {
