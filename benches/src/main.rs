@@ -10,9 +10,12 @@ mod memory;
 mod nodes;
 mod page;
 mod peers;
+mod processor;
 mod shells;
 mod table;
 mod terminal;
+mod traffic;
+mod tunnels;
 
 use std::{
     io::{self, Write},
@@ -58,6 +61,8 @@ struct Run {
     /// How many simulated nodes
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=18_000))]
     nodes: u32,
+    #[command(flatten)]
+    sizes: tunnels::Sizes,
 }
 
 /// What can be measured without the other.
@@ -67,6 +72,8 @@ enum Part {
     Decisions,
     /// One shell, beside OpenSSH's
     Shells,
+    /// Tunnels, commands and copies, beside OpenSSH's
+    Tunnels,
     /// The simulated nodes
     Fleet,
 }
@@ -97,6 +104,10 @@ fn measure(run: &Run) -> Result<ExitCode> {
     if wants(Part::Shells) {
         shells::measure(&run.programs, run.rounds, &mut table)?;
         // Also what is measured so far is worth keeping, should the fleet fail.
+        keep(&table, 0)?;
+    }
+    if wants(Part::Tunnels) {
+        tunnels::measure(&run.programs, run.rounds, &run.sizes, &mut table)?;
         keep(&table, 0)?;
     }
     if wants(Part::Fleet) {
