@@ -1,19 +1,25 @@
 //! What a session document asks of this node, judged before anything is started. Pure.
 
+mod words;
+
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sortie_channel::body::StartContent;
+use sortie_channel::{body::StartContent, handshake::SessionType};
+
+pub(crate) use self::words::WordsError;
+use crate::worker::{PortPlan, PortRefusal};
 
 /// What [`plan`] makes of a start message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Who the session runs as.
     pub(crate) user: UserChoice,
-    /// Typed into the shell when it starts; empty for nothing.
-    pub(crate) shell_profile: String,
     /// How long the session may be cut off from the server before it ends itself.
     pub(crate) idle_limit: Duration,
+    /// What is run.
+    pub(crate) work: Work,
 }
 
 /// Who a session runs as.
@@ -23,6 +29,45 @@ pub(crate) enum UserChoice {
     Usual,
     /// The document demands a certain one.
     RunAs(String),
+    /// The document demands root, or what comes closest to it here: the agent's own account.
+    Elevated,
+}
+
+/// What a session does. Told to the session's own process as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// A login shell on a terminal.
+    Shell {
+        /// Typed into the shell when it starts; empty for nothing.
+        profile: String,
+    },
+    /// Commands on a terminal, run by `sh`.
+    Interactive {
+        /// The text for `sh -c`; not empty.
+        commands: String,
+    },
+    /// One command without a terminal.
+    NonInteractive(Command),
+    /// Connections through the session.
+    Port(PortPlan),
+}
+
+/// A command without a terminal and without a shell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Command {
+    /// The program and its arguments; at least the program.
+    pub(crate) words: Vec<String>,
+    /// Output and error output apart, each with its prefix, also for clients that print both alike.
+    pub(crate) separate: Option<Prefixes>,
+}
+
+/// What begins each line of separated output; empty for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Prefixes {
+    /// Of the standard output.
+    pub(crate) output: String,
+    /// Of the error output.
+    pub(crate) error: String,
 }
 
 /// Why a session cannot be run here. The text is shown to the person who started it.
@@ -38,13 +83,37 @@ pub(crate) enum Refusal {
     Encryption,
     #[error("please set the RunAs default user")]
     NoRunAsUser,
+    #[error("the session document has no commands for this node's platform")]
+    NoCommands,
+    #[error("the session document has commands, which sessions of type Standard_Stream cannot run")]
+    UnexpectedCommands,
+    #[error(transparent)]
+    Port(#[from] PortRefusal),
+    #[error("the command cannot be split into words: {0}")]
+    Words(#[from] WordsError),
+    #[error(
+        "a separator prefix may have 30 of the characters 0-9 A-Z a-z _ : - CR LF, and no others"
+    )]
+    Prefix,
 }
 
 const DEFAULT_IDLE_MINUTES: u64 = 20;
 /// AWS's bounds of `idleSessionTimeout`.
 const IDLE_MINUTES: std::ops::RangeInclusive<u64> = 1..=60;
+/// The member of `properties` that is about this platform.
+const PLATFORM: &str = if cfg!(windows) {
+    "windows"
+} else if cfg!(target_os = "macos") {
+    "macos"
+} else {
+    "linux"
+};
+const LONGEST_PREFIX: usize = 30;
 
 /// Reads the document of a start message.
+///
+/// The server has checked the parameters and put them where they belong. They are not checked again here:
+/// only the document says what they may be, and it comes from the same server.
 pub(crate) fn plan(start: &StartContent) -> Result<Plan, Refusal> {
     let document = &start.document_content;
     if !document.is_object() {
@@ -54,23 +123,81 @@ pub(crate) fn plan(start: &StartContent) -> Result<Plan, Refusal> {
     if schema_version != "1.0" {
         return Err(Refusal::SchemaVersion(shown(schema_version)));
     }
-    let session_type = text(document, "sessionType")?;
-    if session_type != "Standard_Stream" {
-        return Err(Refusal::SessionType(shown(session_type)));
-    }
+    let name = text(document, "sessionType")?;
+    let unknown = || Refusal::SessionType(shown(name));
+    let session_type = SessionType::from_name(name).ok_or_else(unknown)?;
     let empty = Value::Null;
     let inputs = document.get("inputs").unwrap_or(&empty);
     if !text(inputs, "kmsKeyId")?.is_empty() {
         return Err(Refusal::Encryption);
     }
+    let properties = document.get("properties").unwrap_or(&empty);
+    let here = properties.get(PLATFORM).unwrap_or(&empty);
+    let work = match session_type {
+        SessionType::StandardStream => shell(inputs, here)?,
+        SessionType::InteractiveCommands => Work::Interactive {
+            commands: commands(here)?.to_owned(),
+        },
+        SessionType::NonInteractiveCommands => Work::NonInteractive(command(here)?),
+        SessionType::Port => Work::Port(PortPlan::of(properties)?),
+    };
     Ok(Plan {
-        user: user(start, inputs)?,
-        shell_profile: text(inputs.get("shellProfile").unwrap_or(&empty), "linux")?.to_owned(),
+        user: user(start, inputs, here)?,
         idle_limit: idle_limit(inputs),
+        work,
     })
 }
 
-fn user(start: &StartContent, inputs: &Value) -> Result<UserChoice, Refusal> {
+fn shell(inputs: &Value, here: &Value) -> Result<Work, Refusal> {
+    if !text(here, "commands")?.trim().is_empty() {
+        return Err(Refusal::UnexpectedCommands);
+    }
+    let profile = text(inputs.get("shellProfile").unwrap_or(&Value::Null), "linux")?;
+    Ok(Work::Shell {
+        profile: profile.to_owned(),
+    })
+}
+
+fn commands(here: &Value) -> Result<&str, Refusal> {
+    let commands = text(here, "commands")?;
+    if commands.trim().is_empty() {
+        return Err(Refusal::NoCommands);
+    }
+    if commands.contains('\0') {
+        return Err(Refusal::Document("commands"));
+    }
+    Ok(commands)
+}
+
+fn command(here: &Value) -> Result<Command, Refusal> {
+    let words = words::split(commands(here)?)?;
+    if words.is_empty() {
+        return Err(Refusal::NoCommands);
+    }
+    let separate = if flag(here, "separateOutputStream")? {
+        Some(Prefixes {
+            output: prefix(here, "stdOutSeparatorPrefix")?,
+            error: prefix(here, "stdErrSeparatorPrefix")?,
+        })
+    } else {
+        None
+    };
+    Ok(Command { words, separate })
+}
+
+fn prefix(here: &Value, name: &'static str) -> Result<String, Refusal> {
+    let prefix = text(here, name)?;
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"\r\n_:-".contains(&b);
+    if prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(is_allowed) {
+        return Err(Refusal::Prefix);
+    }
+    Ok(prefix.to_owned())
+}
+
+fn user(start: &StartContent, inputs: &Value, here: &Value) -> Result<UserChoice, Refusal> {
+    if flag(here, "runAsElevated")? {
+        return Ok(UserChoice::Elevated);
+    }
     if !flag(inputs, "runAsEnabled")? {
         return Ok(UserChoice::Usual);
     }
@@ -144,12 +271,31 @@ mod tests {
                "parameters": {}, "properties": null})
     }
 
+    fn commands(session_type: &str, here: Value) -> Value {
+        json!({"schemaVersion": "1.0", "sessionType": session_type, "properties": {PLATFORM: here}})
+    }
+
+    fn planned(document: Value) -> Result<Plan, Refusal> {
+        plan(&start(document, ""))
+    }
+
     #[test]
     fn a_plain_shell_runs_as_the_usual_user_for_twenty_minutes_of_silence() {
-        let plan = plan(&start(shell(json!({})), "")).unwrap();
-        assert_eq!(plan.user, UserChoice::Usual);
-        assert_eq!(plan.idle_limit, Duration::from_secs(1200));
-        assert_eq!(plan.shell_profile, "");
+        let expected = Plan {
+            user: UserChoice::Usual,
+            idle_limit: Duration::from_secs(1200),
+            work: Work::Shell {
+                profile: String::new(),
+            },
+        };
+        assert_eq!(planned(shell(json!({}))), Ok(expected.clone()));
+        // Saved preferences may carry objects for the platforms, with nothing to run in them.
+        let with_platforms = commands("Standard_Stream", json!({"commands": ""}));
+        assert_eq!(planned(with_platforms), Ok(expected));
+        assert_eq!(
+            planned(commands("Standard_Stream", json!({"commands": "id"}))),
+            Err(Refusal::UnexpectedCommands)
+        );
     }
 
     #[test]
@@ -178,9 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn elevated_commands_run_as_root_whoever_asks() {
+        let mut document = commands(
+            "InteractiveCommands",
+            json!({"commands": "id", "runAsElevated": "true"}),
+        );
+        document["inputs"] = json!({"runAsEnabled": true});
+        let chosen = plan(&start(document, "alice")).map(|plan| plan.user);
+        assert_eq!(chosen, Ok(UserChoice::Elevated));
+    }
+
+    #[test]
     fn the_documents_idle_limit_is_taken_within_its_bounds() {
         let limit = |value: Value| {
-            plan(&start(shell(json!({"idleSessionTimeout": value})), ""))
+            planned(shell(json!({"idleSessionTimeout": value})))
                 .unwrap()
                 .idle_limit
                 .as_secs()
@@ -193,11 +350,64 @@ mod tests {
     }
 
     #[test]
+    fn interactive_commands_go_to_a_shell_as_they_are() {
+        let commands = |here| planned(commands("InteractiveCommands", here)).map(|plan| plan.work);
+        let text = "tail -f '/var/log/x y' | grep \"$HOME\"";
+        assert_eq!(
+            commands(json!({"commands": text})),
+            Ok(Work::Interactive {
+                commands: text.into()
+            })
+        );
+        for nothing in [json!({}), json!({"commands": " \n"}), json!(null)] {
+            assert_eq!(commands(nothing), Err(Refusal::NoCommands));
+        }
+        for nonsense in [json!({"commands": ["id"]}), json!({"commands": "a\0b"})] {
+            assert_eq!(commands(nonsense), Err(Refusal::Document("commands")));
+        }
+    }
+
+    #[test]
+    fn a_command_without_a_terminal_is_words_and_no_shell_sees_it() {
+        let command = |here| {
+            planned(commands("NonInteractiveCommands", here)).map(|plan| match plan.work {
+                Work::NonInteractive(command) => command,
+                other => panic!("not expected: {other:?}"),
+            })
+        };
+        let plain = command(json!({"commands": "echo 'a b';id $(id)"})).unwrap();
+        assert_eq!(plain.words, ["echo", "a b;id", "$(id)"]);
+        assert_eq!(plain.separate, None);
+        for yes in [json!(true), json!("True")] {
+            let apart = command(json!({"commands": "id", "separateOutputStream": yes,
+                "stdOutSeparatorPrefix": "out: ".trim(), "stdErrSeparatorPrefix": "ERR_1-\r\n"}));
+            let prefixes = Prefixes {
+                output: "out:".into(),
+                error: "ERR_1-\r\n".into(),
+            };
+            assert_eq!(apart.unwrap().separate, Some(prefixes));
+        }
+        for prefix in ["a b", &"x".repeat(31), "\u{1b}", "é"] {
+            let refused = command(json!({"commands": "id", "separateOutputStream": true,
+                "stdErrSeparatorPrefix": prefix}));
+            assert_eq!(refused, Err(Refusal::Prefix), "{prefix}");
+        }
+        assert_eq!(
+            command(json!({"commands": "# nothing"})),
+            Err(Refusal::NoCommands)
+        );
+        assert!(matches!(
+            command(json!({"commands": "echo 'a"})),
+            Err(Refusal::Words(_))
+        ));
+    }
+
+    #[test]
     fn what_cannot_be_run_here_says_why() {
-        let refused = |document: Value| plan(&start(document, "")).unwrap_err().to_string();
+        let refused = |document: Value| planned(document).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"schemaVersion": "1.0", "sessionType": "Port"})),
-            "this node's agent does not support sessions of type Port"
+            "Port number is empty in session properties."
         );
         assert_eq!(
             refused(json!({"schemaVersion": "2.2"})),

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::{
     clock,
     data_dir::{DataDir, SessionDir, read_if_present},
-    document::{self, Plan, UserChoice},
+    document::{self, UserChoice},
     os::{self, Account, ProcessId},
     task_result::TaskResult,
     worker::{self, Request, StartMessage},
@@ -34,6 +34,8 @@ const RESULT_LIFE: Duration = Duration::from_secs(7 * 86_400);
 const END_GRACE: Duration = Duration::from_secs(5);
 /// How long the server may take to acknowledge their results then.
 const REPORT_GRACE: Duration = Duration::from_secs(1);
+/// Whom elevated commands run as.
+const ROOT: &str = "root";
 /// What a worker gets of the agent's environment. It hands none of it to the shell.
 const PASSED_ON: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", crate::log::FILTER_VARIABLE];
 
@@ -98,7 +100,7 @@ enum StartError {
     UnknownUser(String),
     #[error("sessions do not run as root: RunAs user {0} is refused")]
     Root(String),
-    #[error("RunAs is not possible: this node's agent does not run as root")]
+    #[error("the agent must run as root to use RunAs")]
     NotRoot,
     #[error("cannot look up the session's account: {0}")]
     Account(#[source] io::Error),
@@ -233,7 +235,7 @@ impl Sessions {
         }
         let plan = document::plan(start)?;
         let ours = start.sortie.as_ref().ok_or(StartError::NoToken)?;
-        let account = self.account(&plan)?;
+        let account = self.account(&plan.user)?;
         let message = StartMessage {
             session_id: session_id.clone(),
             node_id: options.node_id.clone(),
@@ -242,7 +244,7 @@ impl Sessions {
             token: ours.token.clone(),
             directory: directory.path().to_owned(),
             account,
-            shell_profile: plan.shell_profile,
+            work: plan.work,
             idle_limit: plan.idle_limit,
         };
         let message = Zeroizing::new(
@@ -261,7 +263,7 @@ impl Sessions {
         .map_err(StartError::Worker)
     }
 
-    fn account(&self, plan: &Plan) -> Result<Account, StartError> {
+    fn account(&self, user: &UserChoice) -> Result<Account, StartError> {
         let options = &self.inner.options;
         let may_choose = os::is_root() && !options.run_as_self;
         let _one_at_a_time = self
@@ -269,11 +271,18 @@ impl Sessions {
             .accounts
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match &plan.user {
+        match user {
             UserChoice::Usual if may_choose => {
                 os::ensure_session_account(options.sudo).map_err(StartError::Account)
             }
-            UserChoice::Usual => os::own_account().map_err(StartError::Account),
+            UserChoice::Elevated if may_choose => {
+                let root = os::find_account(ROOT).map_err(StartError::Account)?;
+                root.ok_or_else(|| StartError::UnknownUser(ROOT.to_owned()))
+            }
+            // An agent without rights cannot give any.
+            UserChoice::Usual | UserChoice::Elevated => {
+                os::own_account().map_err(StartError::Account)
+            }
             UserChoice::RunAs(_) if !may_choose => Err(StartError::NotRoot),
             UserChoice::RunAs(name) => {
                 let found = os::find_account(name).map_err(StartError::Account)?;

@@ -430,12 +430,12 @@ async fn what_cannot_be_run_is_refused_with_a_reason() {
     let cases = [
         (
             json!({"schemaVersion": "1.0", "sessionType": "InteractiveCommands"}),
-            "type InteractiveCommands",
+            "no commands for this node's platform",
         ),
         (json!("nonsense"), "no JSON object"),
         (
             shell_document(json!({"runAsEnabled": true, "runAsDefaultUser": "nobody"})),
-            "does not run as root",
+            "must run as root to use RunAs",
         ),
     ];
     for (number, (document, reason)) in cases.into_iter().enumerate() {

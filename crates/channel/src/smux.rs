@@ -62,9 +62,6 @@ pub enum SmuxError {
     /// A command that version 1 does not have.
     #[error("multiplexing command {0} is not known")]
     Command(u8),
-    /// Too many streams at a time.
-    #[error("more than {MAX_STREAMS} connections at a time")]
-    TooManyStreams,
     /// Another version of the protocol.
     #[error("multiplexing version {0} is not supported")]
     Version(u8),
@@ -311,7 +308,10 @@ impl Smux {
 
     fn take_command(&mut self, command: Command, id: u32) -> Result<(), SmuxError> {
         match command {
-            Command::Syn => self.take_syn(id),
+            Command::Syn => {
+                self.take_syn(id);
+                Ok(())
+            }
             Command::Fin => {
                 if let Some(unread) = self.streams.remove(&id) {
                     if unread > 0 {
@@ -327,17 +327,18 @@ impl Smux {
         }
     }
 
-    fn take_syn(&mut self, id: u32) -> Result<(), SmuxError> {
+    fn take_syn(&mut self, id: u32) {
         let known = self.streams.contains_key(&id) || self.draining.contains_key(&id);
         if self.side == Side::Client || known {
-            return Ok(());
+            return;
         }
         if self.streams.len() + self.draining.len() >= MAX_STREAMS {
-            return Err(SmuxError::TooManyStreams);
+            // Closed as it is opened; the others go on.
+            self.queue_frame(Command::Fin, id, &[]);
+            return;
         }
         self.streams.insert(id, 0);
         self.events.push_back(Event::Opened(id));
-        Ok(())
     }
 
     fn take_data(&mut self, mut pending: Pending, bytes: &mut Bytes) {
@@ -450,8 +451,13 @@ mod tests {
         }
         assert_eq!(client.open(), Err(TooManyStreams));
         node.receive(bytes(&mut client).into()).unwrap();
+        assert_eq!(node.streams(), MAX_STREAMS);
+        while node.next_event().is_some() {}
         let one_more = Bytes::from_static(&[1, 0, 0, 0, 1, 0, 0, 0]);
-        assert_eq!(node.receive(one_more), Err(SmuxError::TooManyStreams));
+        node.receive(one_more).unwrap();
+        assert_eq!(node.next_event(), None);
+        assert_eq!(bytes(&mut node), [1, 1, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(node.streams(), MAX_STREAMS);
     }
 
     proptest! {

@@ -23,10 +23,10 @@ use crate::{
     context::temporary_session,
     credentials::Holder,
     directory::Directory,
-    mint,
+    documents, mint,
     nodes::asked_node,
     session_life::LIVING,
-    sessions::{asked_session, start_ask, told_to_end},
+    sessions::{asked_document, asked_session, start_ask, told_to_end},
 };
 
 /// How often all living sessions are judged, whether anybody said that something changed or not.
@@ -140,7 +140,7 @@ impl Circumstances {
     }
 
     /// Who started the session, as they are now; the reason when they are gone, or their key is.
-    fn caller(
+    pub(crate) fn caller(
         &self,
         names: &Names,
         directory: &Directory,
@@ -199,6 +199,12 @@ impl Circumstances {
         caller_of(names, directory, holder, key, by.session.clone()).map_err(|_| reason())
     }
 
+    /// From where, and with what, whoever is at the client's end came.
+    pub(crate) fn origin(&self) -> (&str, Option<&str>) {
+        let those = self.resumed_by.as_ref().map_or(self, |resumed| &resumed.by);
+        (&those.source_ip, those.user_agent.as_deref())
+    }
+
     /// The nodes from which the session was started, and resumed.
     fn nodes_behind(&self) -> impl Iterator<Item = &NodeId> {
         let resumed = self.resumed_by.as_ref().map(|resumed| &resumed.by);
@@ -209,7 +215,7 @@ impl Circumstances {
     }
 
     /// A call of theirs, made by `caller` again.
-    fn call(
+    pub(crate) fn call(
         &self,
         rule: &OperationRule,
         request_parameters: Value,
@@ -418,10 +424,12 @@ impl Control {
         };
         let target = session.target.as_str();
         let node = self.active_node(&session.target).await?;
+        let document = session.document_name.as_str();
+        let asked_document = asked_document(names, document, &self.document_tags(document).await?);
         let ask = start_ask(
-            names,
             asked_node(names, target, node.as_ref()),
-            &session.document_name,
+            asked_document,
+            &documents::condition_keys(&session.document_content),
         );
         let rule = &authorize::START_SESSION;
         let parameters = json!({"target": session.target});
@@ -477,7 +485,9 @@ enum Next {
 async fn change(signals: &mut Receiver<Signal>) -> Next {
     loop {
         match signals.recv().await {
-            Ok(Signal::Identities) | Err(RecvError::Lagged(_)) => return Next::All,
+            Ok(Signal::Documents | Signal::Identities) | Err(RecvError::Lagged(_)) => {
+                return Next::All;
+            }
             Ok(Signal::Node(node)) => return Next::Node(node),
             Ok(Signal::Session(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,

@@ -32,9 +32,11 @@ mod nodes;
 mod pass_role;
 mod seal;
 mod secrets;
+mod service_settings;
 mod session_life;
 mod sessions;
 mod sign_in;
+mod streams;
 mod sts;
 mod tags;
 mod token;
@@ -55,6 +57,7 @@ pub use call::{
 };
 pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
 pub use control::{Control, OpenError, Settings};
+pub use documents::run_as_of;
 pub use enrol::{
     RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,
 };
@@ -103,6 +106,9 @@ pub use nodes::{
 };
 pub use pass_role::UnusableRole;
 pub use seal::RootKey;
+pub use service_settings::{
+    ServiceSettingError, ServiceSettingInput, ServiceSettingView, UpdateServiceSettingInput,
+};
 pub use sessions::{
     DescribeSessionsError, DescribeSessionsInput, DescribeSessionsOutput, GetConnectionStatusError,
     GetConnectionStatusInput, GetConnectionStatusOutput, ResumeSessionError, ResumeSessionInput,
@@ -119,6 +125,10 @@ pub use sortie_iam::Outcome;
 pub use sortie_ports::{
     Activation, Grants, IdentityUse, Node, NodeInfo, PingStatus, Role, Session, SessionState,
     StoreError, TrailEntry, User,
+};
+pub use streams::{
+    DestinationError, StreamDestination, StreamEnd, StreamJudge, StreamRecord, StreamRecords,
+    StreamSummary, StreamVerdict,
 };
 pub use sts::{
     AssumeRoleError, AssumeRoleInput, AssumeRoleOutput, GetSessionTokenError, GetSessionTokenInput,

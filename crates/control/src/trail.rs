@@ -222,9 +222,7 @@ impl Control {
             account_id: self.inner.names.account.clone(),
             source_ip_address: SSM.to_owned(),
             user_agent: None,
-            identity: UserIdentity::Service {
-                invoked_by: SSM.to_owned(),
-            },
+            identity: service_identity(),
             request_parameters: Value::Null,
             response_elements: Value::Null,
             additional: Value::Null,
@@ -237,7 +235,7 @@ impl Control {
         })
     }
 
-    fn identity(&self, caller: &Caller) -> UserIdentity {
+    pub(crate) fn identity(&self, caller: &Caller) -> UserIdentity {
         match caller {
             Caller::Anonymous { access_key } => UserIdentity::Anonymous {
                 access_key_id: access_key.clone(),
@@ -300,6 +298,13 @@ impl Control {
             arn: self.inner.names.role_arn(role),
             user_name: role.name.clone(),
         }
+    }
+}
+
+/// The installation itself.
+pub(crate) fn service_identity() -> UserIdentity {
+    UserIdentity::Service {
+        invoked_by: SSM.to_owned(),
     }
 }
 

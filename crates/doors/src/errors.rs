@@ -138,6 +138,7 @@ table! {
         InvalidDocument { .. } => code("InvalidDocument"),
         InvalidParameters(_) => code("InvalidParameters"),
         NotConnected { .. } => code("TargetNotConnected"),
+        Refused(_) => code("BadRequest"),
     }
     Ssm ResumeSessionError {
         DoesNotExist { .. } => code("DoesNotExistException"),

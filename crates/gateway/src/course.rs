@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use sortie_channel::{
     body::Features,
+    features,
     frame::Frame,
     service::{self, Stamp},
+    streams::RefusalCode,
 };
-use sortie_control::{End, Side};
+use sortie_control::{End, Side, StreamEnd, StreamRecords};
 use sortie_ports::{Session, SessionState};
 use sortie_types::Now;
 use tracing::info;
@@ -22,6 +24,7 @@ use crate::{
     kind::SessionKind,
     life::{Cause, ClientHalf, Life, NodeHalf, View},
     pairing::{Limits, Pairing, Stamps, earliest},
+    streams::Question,
 };
 
 /// Results that wait for their acknowledgement: a failed session has two. More than a node has reason
@@ -86,6 +89,7 @@ struct Silence {
 /// One live session, but for its sockets.
 pub(crate) struct Course {
     pub(crate) row: Session,
+    pub(crate) kind: SessionKind,
     pub(crate) pairing: Pairing,
     pub(crate) life: Life,
     now: Now,
@@ -138,6 +142,7 @@ impl Course {
             results: Vec::new(),
             is_written: false,
             over: false,
+            kind,
             row,
         };
         if course.row.state == SessionState::Terminating {
@@ -188,6 +193,7 @@ impl Course {
             self.end(outside, stamps, due);
         }
         self.pairing.settle(self.now.monotonic, stamps);
+        self.pairing.streams.advance(self.now.monotonic);
         self.look_for_silence(Side::Client, due);
         self.look_for_silence(Side::Node, due);
         due.extend(self.pairing.question(self.now.monotonic).map(Due::Ask));
@@ -356,6 +362,13 @@ impl Course {
     pub(crate) fn attach(&mut self, side: Side, announced: Option<Vec<String>>) -> bool {
         let now = self.now.monotonic;
         let ours = announced.is_some();
+        let can = announced
+            .iter()
+            .flatten()
+            .any(|name| name == features::STREAMS);
+        if self.kind.needs_streams && !can {
+            self.begin(Cause::Incapable { side });
+        }
         *self.beat(side) = Some(Beat {
             heard: now,
             pinged: now,
@@ -422,6 +435,47 @@ impl Course {
             self.begin(Cause::Exited);
         }
         heard.activity && self.touch()
+    }
+
+    /// What control is to decide about streams, one question at a time.
+    pub(crate) fn take_question(&mut self) -> Option<Question> {
+        self.pairing.streams.question()
+    }
+
+    /// It has decided; `Err` says why not.
+    pub(crate) fn streams_judged(
+        &mut self,
+        question: Question,
+        decision: Result<(), (RefusalCode, String)>,
+    ) {
+        let now = self.now.monotonic;
+        self.pairing.streams_judged(question, decision, now);
+    }
+
+    /// What may be opened may have changed.
+    pub(crate) fn judge_streams_again(&mut self) {
+        self.pairing.streams.judge_again(self.now.monotonic);
+    }
+
+    /// What there is to record of streams now.
+    pub(crate) fn take_stream_records(&mut self) -> Option<StreamRecords> {
+        self.pairing.streams.take_records(false, self.now)
+    }
+
+    /// Records of streams could not be written, and are to be tried again.
+    pub(crate) fn put_back(&mut self, records: StreamRecords) {
+        self.pairing.streams.put_back(records, self.now.monotonic);
+    }
+
+    /// All that there is to record of streams when the session ends here, or goes on elsewhere.
+    pub(crate) fn last_stream_records(&mut self) -> Option<StreamRecords> {
+        let end = if self.life.is_ending() {
+            StreamEnd::SessionEnded
+        } else {
+            StreamEnd::ServerStopped
+        };
+        self.pairing.streams.close(&end, self.now.monotonic);
+        self.pairing.streams.take_records(true, self.now)
     }
 
     /// The session is in use. Whether control should hear of it.

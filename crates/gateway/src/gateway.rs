@@ -29,6 +29,7 @@ use uuid::Uuid;
 use crate::{
     Io, Options, Socket,
     clock::{Clock, stamp, wall},
+    kind::SessionKind,
     node::{self, NodeEntry},
     session::{Attach, Command, SessionTask},
     socket,
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) stop_nodes: CancellationToken,
     pub(crate) nodes: Mutex<HashMap<NodeId, NodeEntry>>,
     sessions: Mutex<HashMap<SessionId, mpsc::Sender<Command>>>,
+    /// Those of them whose clients choose destinations.
+    choosing: Mutex<HashSet<SessionId>>,
 }
 
 impl Gateway {
@@ -102,6 +105,7 @@ impl Gateway {
             stop_nodes: CancellationToken::new(),
             nodes: Mutex::default(),
             sessions: Mutex::default(),
+            choosing: Mutex::default(),
         });
         let task = GatewayTask {
             shared: Arc::clone(&shared),
@@ -153,6 +157,9 @@ impl Shared {
         }
         let (sender, commands) = mpsc::channel(COMMANDS);
         sessions.insert(row.id.clone(), sender.clone());
+        if SessionKind::of(&row.document_content).chooses {
+            self.choosing().insert(row.id.clone());
+        }
         let task = SessionTask::new(Arc::clone(self), row.clone(), commands);
         let stop = self.stop_sessions.child_token();
         let (shared, session_id) = (Arc::clone(self), row.id.clone());
@@ -171,6 +178,21 @@ impl Shared {
             .is_some_and(mpsc::Sender::is_closed)
         {
             sessions.remove(session_id);
+            self.choosing().remove(session_id);
+        }
+    }
+
+    fn choosing(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+        self.choosing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A hint: who may open which streams may have changed. It is found out at the next look where the
+    /// mailbox is full.
+    fn judge_streams(&self) {
+        let choosing: Vec<SessionId> = self.choosing().iter().cloned().collect();
+        let sessions = self.sessions();
+        for sender in choosing.iter().filter_map(|id| sessions.get(id)) {
+            let _ = sender.try_send(Command::JudgeStreams);
         }
     }
 
@@ -314,10 +336,23 @@ impl GatewayTask {
                 _ = sweep.tick() => self.sweep().await,
                 signal = self.signals.recv() => match signal {
                     Ok(Signal::Session(session_id)) => self.look_at_session(&session_id).await,
+<<<<<<< HEAD
+                    Ok(Signal::Node(node_id)) => {
+                        self.shared.judge_streams();
+                        self.look_at_node(&node_id).await;
+                    }
+                    // Which sessions may go on is control's matter, which tells by session.
+                    Ok(Signal::Identities) => self.shared.judge_streams(),
+                    Err(RecvError::Lagged(_)) => {
+                        self.shared.judge_streams();
+                        self.sweep().await;
+                    }
+=======
                     Ok(Signal::Node(node_id)) => self.look_at_node(&node_id).await,
                     // What callers may do is control's matter, which tells by session.
-                    Ok(Signal::Identities) => {}
+                    Ok(Signal::Documents | Signal::Identities) => {}
                     Err(RecvError::Lagged(_)) => self.sweep().await,
+>>>>>>> k-docs
                     Err(RecvError::Closed) => break,
                 },
             }

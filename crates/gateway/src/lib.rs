@@ -12,9 +12,10 @@
 //! identity). The tasks around them (`session`, `node`) move bytes. Who may do what, and every row, is `sortie-control`'s; upgrading HTTP
 //! requests is the doors'.
 //!
-//! No payload is looked into, with two exceptions: acknowledgements, which the cures need, and the
-//! eight bytes that tell a bare keep-alive of a forwarded port from use. Payloads and tokens are
-//! never logged.
+//! No payload is looked into, with three exceptions: acknowledgements, which the cures need, the
+//! eight bytes that tell a bare keep-alive of a forwarded port from use, and what opens a stream between
+//! our ends (`streams`), which may name a destination that has to be authorised. Payloads and tokens
+//! are never logged.
 
 mod check;
 mod clock;
@@ -35,6 +36,7 @@ mod session;
 #[cfg(test)]
 mod simulation;
 mod socket;
+mod streams;
 
 pub use gateway::{Gateway, GatewayTask, Peer};
 pub use options::Options;

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use sortie_control::End;
+use sortie_control::{End, Side};
 use sortie_ports::{Session, SessionState};
 use sortie_types::Now;
 
@@ -26,6 +26,8 @@ pub(crate) enum Cause {
     Completed { failed: bool, output: String },
     /// The process on the node ended and its output was sent.
     Exited,
+    /// An end cannot do what the session is for.
+    Incapable { side: Side },
     /// Nothing happened for too long.
     Idle { limit: Duration },
     /// The longest time that a session may take is over.
@@ -97,6 +99,16 @@ impl Cause {
                     spoken(*limit)
                 )
             }
+            Self::Incapable { side: Side::Client } => {
+                "This kind of session needs the sortie command line; the AWS CLI and its plugin \
+                 cannot do it."
+                    .to_owned()
+            }
+            Self::Incapable { side: Side::Node } => {
+                "This kind of session needs sortie-agent on the node; amazon-ssm-agent and older \
+                 agents cannot do it."
+                    .to_owned()
+            }
             Self::Maximum { limit } => {
                 format!(
                     "The session has reached its maximum duration of {}.",
@@ -122,7 +134,9 @@ impl Cause {
     fn failed(&self) -> bool {
         match self {
             Self::Completed { failed, .. } => *failed,
-            Self::NodeAway | Self::NotStarted { .. } | Self::Overflow => true,
+            Self::Incapable { .. } | Self::NodeAway | Self::NotStarted { .. } | Self::Overflow => {
+                true
+            }
             _ => false,
         }
     }

@@ -14,6 +14,7 @@ use sortie_channel::{
     features,
     frame::{Frame, PayloadType},
     service::{self, Stamp},
+    streams::RefusalCode,
 };
 use sortie_control::Side;
 
@@ -24,6 +25,7 @@ use crate::{
     numbers::Numbers,
     outbox::Outbox,
     publication::{Order, Pressure, Publication},
+    streams::{Passed, Question, StreamGate},
 };
 
 /// Acknowledgements that are given to a node again on its next websocket, since those that were on
@@ -103,6 +105,7 @@ pub(crate) struct Pairing {
     encrypted: bool,
     hold: MuxHold,
     publication: Publication,
+    pub(crate) streams: StreamGate,
 }
 
 impl Pairing {
@@ -131,6 +134,7 @@ impl Pairing {
                 limits.pause_above,
                 limits.resume_below,
             ),
+            streams: StreamGate::new(kind.chooses, restored, now),
         }
     }
 
@@ -198,7 +202,12 @@ impl Pairing {
             .as_ref()
             .filter(|_| this.attached)?;
         let common = match other.announced.as_ref()? {
-            Some(theirs) => features::common(mine, theirs),
+            Some(theirs) => {
+                // What this server does not know, it would not relay as it should.
+                let mut common = features::common(mine, theirs);
+                common.retain(|name| features::ALL.contains(&name.as_str()));
+                common
+            }
             None => Vec::new(),
         };
         (this.told.as_ref() != Some(&common)).then_some(common)
@@ -255,6 +264,18 @@ impl Pairing {
             end.newest = Some(number);
         }
         let activity = is_new && self.kind.is_activity(from, &frame);
+        let heard = Heard {
+            activity,
+            ..Heard::default()
+        };
+        let frame = if self.kind.port {
+            match self.streams.pass(from, frame, is_new, now) {
+                Passed::Frame(frame) => frame,
+                Passed::Held => return heard,
+            }
+        } else {
+            frame
+        };
         match from {
             Side::Client => {
                 self.hold.input(&frame);
@@ -266,8 +287,7 @@ impl Pairing {
                     // Only a plugin that has started reads the terminal.
                     self.client_takes_data(now);
                 }
-                self.node.outbox.push_stream(frame, false);
-                self.publication.traffic();
+                self.to_node(frame);
             }
             Side::Node if self.acknowledged.contains(number) => {
                 // A node that repeats without reading the answers asks again later.
@@ -284,9 +304,23 @@ impl Pairing {
                 self.client.outbox.push_stream(frame, again);
             }
         }
-        Heard {
-            activity,
-            ..Heard::default()
+        heard
+    }
+
+    fn to_node(&mut self, frame: Frame) {
+        self.node.outbox.push_stream(frame, false);
+        self.publication.traffic();
+    }
+
+    /// What was asked about streams is decided: a frame that waited for it goes on.
+    pub(crate) fn streams_judged(
+        &mut self,
+        question: Question,
+        decision: Result<(), (RefusalCode, String)>,
+        now: Duration,
+    ) {
+        if let Some(frame) = self.streams.answered(question, decision, now) {
+            self.to_node(frame);
         }
     }
 
@@ -314,6 +348,7 @@ impl Pairing {
                 self.acknowledge_to_node(frame.into_bytes());
             }
             Side::Node => {
+                self.streams.acknowledged(number, cumulative);
                 if cumulative {
                     self.node.outbox.acknowledged_up_to(number);
                 } else {
@@ -474,7 +509,9 @@ impl Pairing {
     /// official agent that cannot write loses what it has.
     pub(crate) fn may_read(&self, from: Side) -> bool {
         match from {
-            Side::Client => self.node.outbox.waiting() < self.limits.input,
+            Side::Client => {
+                !self.streams.is_asking() && self.node.outbox.waiting() < self.limits.input
+            }
             Side::Node => !self.overflows(),
         }
     }
@@ -513,6 +550,7 @@ impl Pairing {
         earliest([
             held,
             self.repeat_at(),
+            self.streams.deadline(),
             self.publication.deadline(self.pressure()),
         ])
     }
@@ -593,7 +631,7 @@ pub(crate) mod testing {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use sortie_channel::frame::MessageType;
+    use sortie_channel::{frame::MessageType, streams};
 
     use super::{
         testing::{frame, stamp},
@@ -677,6 +715,56 @@ mod tests {
         let typed = [input(0), ack(&sent[0]), input(1)];
         give_all(&mut pairing, Side::Client, &typed);
         assert_eq!(taken(&mut pairing, Side::Node, ms(0)), typed);
+    }
+
+    #[test]
+    fn only_features_that_the_gateway_knows_are_named() {
+        let mut pairing = Pairing::new(
+            SessionKind::of(&json!({"sessionType": "Port"})),
+            LIMITS,
+            false,
+            Duration::ZERO,
+        );
+        let announced = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
+        let both = announced(&["teleport", features::STREAMS, features::NO_DIGEST]);
+        pairing.attach(Side::Client, both.clone());
+        pairing.attach(Side::Node, both);
+        let expected = [features::STREAMS, features::NO_DIGEST].map(ToOwned::to_owned);
+        assert_eq!(pairing.features_due(Side::Client), Some(expected.to_vec()));
+        assert_eq!(pairing.features_due(Side::Node), Some(expected.to_vec()));
+    }
+
+    #[test]
+    fn a_client_waits_for_the_decision_about_its_stream_and_the_node_does_not() {
+        let mut pairing = Pairing::new(
+            SessionKind::of(
+                &json!({"sessionType": "Port", "properties": {"type": "SocksForwarding"}}),
+            ),
+            LIMITS,
+            false,
+            Duration::ZERO,
+        );
+        let ours = || Some(vec![features::STREAMS.to_owned()]);
+        pairing.attach(Side::Client, ours());
+        pairing.attach(Side::Node, ours());
+        let destination = r#"{"Host":"db","Port":5432}"#;
+        let payload = [&[0, 0, 0, 1], destination.as_bytes()].concat();
+        let open = frame(
+            MessageType::InputStreamData,
+            0,
+            streams::payload::OPEN,
+            &payload,
+        );
+        assert!(give(&mut pairing, Side::Client, &open).activity);
+        assert!(!pairing.may_read(Side::Client));
+        assert!(pairing.may_read(Side::Node));
+        assert!(taken(&mut pairing, Side::Node, ms(0)).is_empty());
+        give(&mut pairing, Side::Node, &output(0));
+        assert_eq!(taken(&mut pairing, Side::Client, ms(0)).len(), 1);
+        let question = pairing.streams.question().unwrap();
+        pairing.streams_judged(question, Ok(()), ms(1));
+        assert!(pairing.may_read(Side::Client));
+        assert_eq!(taken(&mut pairing, Side::Node, ms(1)), [open]);
     }
 
     #[test]
@@ -1094,23 +1182,29 @@ mod tests {
     fn announcing_ends_are_told_the_common_features_once_the_other_is_known() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut pairing = Pairing::new(SessionKind::of(&json!({})), LIMITS, false, Duration::ZERO);
-        pairing.attach(Side::Client, Some(names(&["a", "b"])));
+        pairing.attach(Side::Client, Some(names(&["exit-status", "no-digest"])));
         assert_eq!(
             pairing.features_due(Side::Client),
             None,
             "the node is not known"
         );
-        pairing.attach(Side::Node, Some(names(&["b", "c"])));
-        assert_eq!(pairing.features_due(Side::Client), Some(names(&["b"])));
-        let message = service::start_publication(stamp());
-        pairing.tell_features(Side::Client, names(&["b"]), message);
-        assert_eq!(pairing.features_due(Side::Client), None);
-        assert_eq!(pairing.features_due(Side::Node), Some(names(&["b"])));
-        pairing.detach(Side::Client, ms(1));
-        pairing.attach(Side::Client, Some(names(&["a", "b"])));
+        pairing.attach(Side::Node, Some(names(&["no-digest", "streams"])));
         assert_eq!(
             pairing.features_due(Side::Client),
-            Some(names(&["b"])),
+            Some(names(&["no-digest"]))
+        );
+        let message = service::start_publication(stamp());
+        pairing.tell_features(Side::Client, names(&["no-digest"]), message);
+        assert_eq!(pairing.features_due(Side::Client), None);
+        assert_eq!(
+            pairing.features_due(Side::Node),
+            Some(names(&["no-digest"]))
+        );
+        pairing.detach(Side::Client, ms(1));
+        pairing.attach(Side::Client, Some(names(&["exit-status", "no-digest"])));
+        assert_eq!(
+            pairing.features_due(Side::Client),
+            Some(names(&["no-digest"])),
             "with a new ticket"
         );
         pairing.attach(Side::Node, None);

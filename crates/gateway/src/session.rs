@@ -19,12 +19,13 @@ use sortie_channel::{
     body::{SortieStart, StartContent},
     control, features,
     frame::Frame,
+    streams::RefusalCode,
 };
-use sortie_control::{DataGrant, Side};
+use sortie_control::{DataGrant, Side, StreamJudge, StreamRecords, StreamVerdict, run_as_of};
 use sortie_ports::Session;
 use tokio::{
     sync::mpsc,
-    time::{Sleep, sleep_until},
+    time::{Sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::{Message, error::Error as WebSocketError};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -39,10 +40,14 @@ use crate::{
     life::Cause,
     node::NodeEntry,
     pairing::earliest,
+    streams::Question,
 };
 
 /// Messages read from one end before the other has its turn.
 const BATCH: usize = 64;
+
+/// How long a decision about a stream may take before the stream is refused: the client waits.
+const JUDGING: Duration = Duration::from_secs(10);
 
 /// A data channel that was accepted.
 pub(crate) struct Attach {
@@ -58,6 +63,8 @@ pub(crate) enum Command {
     Attach(Box<Attach>),
     /// The row may have changed.
     Changed,
+    /// Who may do what may have changed.
+    JudgeStreams,
     /// The node reported a result, in this message.
     Completed {
         message_id: Uuid,
@@ -76,6 +83,11 @@ struct Line {
 }
 
 type Noting = Pin<Box<dyn Future<Output = Noted> + Send>>;
+/// Deciding about streams.
+type Judging = Pin<Box<dyn Future<Output = (Question, Decision)> + Send>>;
+type Decision = Result<(), (RefusalCode, String)>;
+/// Writing records of streams; what could not be written comes back.
+type Recording = Pin<Box<dyn Future<Output = Option<StreamRecords>> + Send>>;
 
 /// Everything about one live session.
 pub(crate) struct SessionTask {
@@ -87,6 +99,10 @@ pub(crate) struct SessionTask {
     /// When the task ends whatever is left to do, once the gateway stops.
     stop_by: Option<Duration>,
     noting: Option<Noting>,
+    /// Decides about streams, by the row as it was when the client came.
+    judge: Option<Arc<StreamJudge>>,
+    judging: Option<Judging>,
+    recording: Option<Recording>,
     due: Vec<Due>,
     timer: Pin<Box<Sleep>>,
     armed: Option<Duration>,
@@ -108,6 +124,9 @@ impl SessionTask {
             commands,
             stop_by: None,
             noting: None,
+            judge: None,
+            judging: None,
+            recording: None,
             due: Vec::new(),
             armed: None,
             shared,
@@ -143,6 +162,7 @@ impl SessionTask {
             let noted = noting.await;
             self.noted(noted);
         }
+        self.record_last_streams().await;
         if let Some(end) = self
             .course
             .life
@@ -164,7 +184,7 @@ impl SessionTask {
                     self.acknowledge_results();
                 }
                 Command::Attach(attach) => self.turn_away(*attach),
-                Command::Changed | Command::NodeOnline { .. } => {}
+                Command::Changed | Command::JudgeStreams | Command::NodeOnline { .. } => {}
             }
         }
         let pairing = &self.course.pairing;
@@ -196,6 +216,8 @@ impl SessionTask {
         due.drain(..).for_each(|due| self.act(due));
         self.due = due;
         self.take_note();
+        self.take_question();
+        self.take_stream_records();
         self.arm();
     }
 
@@ -295,6 +317,72 @@ impl SessionTask {
         }));
     }
 
+    /// Starts the next decision about streams.
+    fn take_question(&mut self) {
+        let Some(question) = self.course.take_question() else {
+            return;
+        };
+        let judge = self.judge.get_or_insert_with(|| {
+            let row = self.course.row.clone();
+            Arc::new(self.shared.control.stream_judge(row))
+        });
+        let (judge, wall) = (Arc::clone(judge), self.course.now().wall);
+        let session_id = self.row().id.clone();
+        self.judging = Some(Box::pin(async move {
+            let judged = timeout(JUDGING, async {
+                match &question {
+                    Question::Open(destination) => judge.judge(destination, wall).await,
+                    Question::Again(destination) => judge.judge_again(destination, wall).await,
+                }
+            });
+            let decision = match judged.await {
+                Ok(Ok(StreamVerdict::Allowed)) => Ok(()),
+                Ok(Ok(StreamVerdict::Refused(why))) => Err((RefusalCode::Forbidden, why)),
+                failed => {
+                    warn!(%session_id, error = ?failed, "a stream is not judged");
+                    let why = "the server could not decide about it".to_owned();
+                    Err((RefusalCode::Other, why))
+                }
+            };
+            (question, decision)
+        }));
+    }
+
+    /// Starts writing the records of streams that are due.
+    fn take_stream_records(&mut self) {
+        if self.recording.is_some() {
+            return;
+        }
+        if let Some(records) = self.course.take_stream_records() {
+            self.recording = Some(self.record_streams(records));
+        }
+    }
+
+    fn record_streams(&self, records: StreamRecords) -> Recording {
+        let control = self.shared.control.clone();
+        let (row, wall) = (self.row().clone(), self.course.now().wall);
+        Box::pin(async move {
+            let error = control.record_streams(&row, &records, wall).await.err()?;
+            warn!(session_id = %row.id, %error, "records of streams are not written");
+            Some(records)
+        })
+    }
+
+    /// Writes what is left to be said about streams.
+    async fn record_last_streams(&mut self) {
+        if let Some(recording) = self.recording.take()
+            && let Some(back) = recording.await
+        {
+            self.course.put_back(back);
+        }
+        if let Some(records) = self.course.last_stream_records()
+            && let Some(lost) = self.record_streams(records).await
+        {
+            // In the log at least, since the state does not take it.
+            warn!(session_id = %self.row().id, streams = ?lost, "streams without a record");
+        }
+    }
+
     /// Sets the timer to what is due next.
     fn arm(&mut self) {
         let next = earliest([self.course.deadline(self.outside()), self.stop_by]);
@@ -312,6 +400,12 @@ impl SessionTask {
         match command {
             Command::Attach(attach) => self.attach(*attach),
             Command::Changed => self.course.changed(),
+            Command::JudgeStreams => {
+                if let Some(judge) = &self.judge {
+                    judge.forget();
+                }
+                self.course.judge_streams_again();
+            }
             Command::Completed {
                 message_id,
                 failed,
@@ -348,6 +442,12 @@ impl SessionTask {
             grant: attach.grant,
             unflushed: false,
         };
+        if side == Side::Client && self.course.kind.chooses {
+            // Somebody else may have resumed it.
+            let row = line.grant.session.clone();
+            self.judge = Some(Arc::new(self.shared.control.stream_judge(row)));
+            self.course.judge_streams_again();
+        }
         let client_id = line.grant.client_id.clone();
         if let Some(older) = self.line(side).replace(line) {
             self.supersede(side, older, &client_id);
@@ -378,14 +478,18 @@ impl SessionTask {
         let Some(ours) = self.node_is_ours() else {
             return;
         };
+        if self.course.kind.needs_streams && !ours {
+            return self.course.begin(Cause::Incapable { side: Side::Node });
+        }
         let sortie = if ours { self.worker_start() } else { None };
         let row = self.row();
         let start = StartContent {
             document_name: row.document_name.clone(),
             document_content: row.document_content.clone(),
             session_id: row.id.as_str().to_owned(),
-            parameters: plain_parameters(&row.parameters),
-            run_as_user: String::new(),
+            // The document has them in it: official agents would fill in once more.
+            parameters: Value::Object(Map::new()),
+            run_as_user: run_as_of(&row.document_content).to_owned(),
             session_owner: row.owner.to_string(),
             sortie,
         };
@@ -455,6 +559,7 @@ impl SessionTask {
         moved |= self.poll_write(Side::Node, cx);
         moved |= self.poll_write(Side::Client, cx);
         moved |= self.poll_note(cx);
+        moved |= self.poll_streams(cx);
         if self.stop_by.is_none() && stopped.as_mut().poll(cx).is_ready() {
             self.stop();
             moved = true;
@@ -489,6 +594,27 @@ impl SessionTask {
         self.noting = None;
         self.noted(noted);
         true
+    }
+
+    fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        if let Some(judging) = &mut self.judging
+            && let Poll::Ready((question, decision)) = judging.as_mut().poll(cx)
+        {
+            self.judging = None;
+            self.course.streams_judged(question, decision);
+            moved = true;
+        }
+        if let Some(recording) = &mut self.recording
+            && let Poll::Ready(back) = recording.as_mut().poll(cx)
+        {
+            self.recording = None;
+            if let Some(back) = back {
+                self.course.put_back(back);
+            }
+            moved = true;
+        }
+        moved
     }
 
     fn poll_read(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
@@ -603,38 +729,5 @@ impl SessionTask {
         if self.line(side).take().is_some() {
             self.course.lost(side);
         }
-    }
-}
-
-/// A node takes texts where the API takes lists of texts.
-fn plain_parameters(parameters: &Value) -> Value {
-    let Value::Object(parameters) = parameters else {
-        return Value::Object(Map::new());
-    };
-    let plain = |value: &Value| match value.as_array().map(Vec::as_slice) {
-        Some([only]) => only.clone(),
-        _ => value.clone(),
-    };
-    Value::Object(
-        parameters
-            .iter()
-            .map(|(name, value)| (name.clone(), plain(value)))
-            .collect(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn single_texts_lose_their_list() {
-        assert_eq!(
-            plain_parameters(&json!({"portNumber": ["22"], "commands": ["a", "b"]})),
-            json!({"portNumber": "22", "commands": ["a", "b"]})
-        );
-        assert_eq!(plain_parameters(&Value::Null), json!({}));
     }
 }

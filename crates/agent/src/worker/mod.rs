@@ -11,9 +11,14 @@
 //! same holds for the agent's memory, but the account can of course read the agent's files.
 
 mod channel;
+mod command;
+mod leaving;
+mod outside;
+mod port;
+mod program;
 mod requests;
 mod session;
-mod shell;
+mod terminal;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -30,13 +35,17 @@ use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 use zeroize::Zeroizing;
 
-pub(crate) use self::requests::{Request, ask};
+pub(crate) use self::{
+    port::{PortPlan, PortRefusal},
+    requests::{Request, ask},
+};
 use self::{
     channel::{ChannelOptions, DataChannel},
     session::SessionOptions,
 };
 use crate::{
     data_dir::SessionDir,
+    document::Work,
     endpoint::EndpointError,
     log::chain,
     os::{self, Account, ProcessId},
@@ -68,8 +77,8 @@ pub(crate) struct StartMessage {
     pub(crate) directory: PathBuf,
     /// Who the session runs as.
     pub(crate) account: Account,
-    /// Typed into the shell when it starts.
-    pub(crate) shell_profile: String,
+    /// What is run.
+    pub(crate) work: Work,
     /// How long the server may be out of reach.
     pub(crate) idle_limit: Duration,
 }
@@ -216,7 +225,7 @@ async fn work(
     );
     let options = SessionOptions {
         account: message.account.clone(),
-        shell_profile: message.shell_profile.clone(),
+        work: message.work.clone(),
         idle_limit: message.idle_limit,
     };
     let result = session::run(options, channel, asked).await;

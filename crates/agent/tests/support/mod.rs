@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+pub(crate) mod peer;
 pub(crate) mod server;
 pub(crate) mod shell;
 

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
-use super::{OVERHEAD, rtt::RoundTrip};
+use super::{OVERHEAD, pace::Pace, rtt::RoundTrip};
 use crate::frame::{PayloadType, with_digest};
 
 /// Messages between the oldest unacknowledged and the newest sent. An official client keeps up to
@@ -36,6 +36,7 @@ pub(super) struct Sender {
     last_progress: Duration,
     /// Latest sending time of a message that was acknowledged.
     newest_acknowledged: Option<Duration>,
+    pace: Option<Pace>,
     pub(super) resends: u64,
 }
 
@@ -89,13 +90,24 @@ impl Sender {
             passes: 0,
             last_progress: Duration::ZERO,
             newest_acknowledged: None,
+            pace: None,
             resends: 0,
         }
     }
 
     /// Payload bytes that one message may have now.
     pub(super) fn writable(&self) -> usize {
-        self.limit.saturating_sub(self.held_bytes() + OVERHEAD)
+        let limit = match &self.pace {
+            Some(pace) => self.limit.min(pace.window()),
+            None => self.limit,
+        };
+        limit.saturating_sub(self.held_bytes() + OVERHEAD)
+    }
+
+    /// Holds no more from now on than the way takes, however much that is up to a full window.
+    pub(super) fn pace(&mut self, now: Duration) {
+        self.limit = self.limit.max(WINDOW_BYTES);
+        self.pace = Some(Pace::new(WINDOW_BYTES, now));
     }
 
     pub(super) fn held_bytes(&self) -> usize {
@@ -121,16 +133,22 @@ impl Sender {
     /// The next new message, if the window has room and nothing older waits to go again. It has to be
     /// given back encoded to [`Self::sent`].
     pub(super) fn take_new(&mut self) -> Option<Queued> {
-        let next = self.queue.front()?;
-        let cost = next.payload.len() + OVERHEAD;
+        let cost = self.cost_of_new()?;
+        self.queued_bytes -= cost;
+        self.queue.pop_front()
+    }
+
+    /// Whether [`Self::take_new`] has one.
+    pub(super) fn has_new(&self) -> bool {
+        self.cost_of_new().is_some()
+    }
+
+    fn cost_of_new(&self) -> Option<usize> {
+        let cost = self.queue.front()?.payload.len() + OVERHEAD;
         let has_room = self.in_flight.is_empty()
             || (self.in_flight_bytes + cost <= WINDOW_BYTES
                 && self.in_flight.len() < MAX_IN_FLIGHT);
-        if self.pass.is_some() || !has_room {
-            return None;
-        }
-        self.queued_bytes -= cost;
-        self.queue.pop_front()
+        (self.pass.is_none() && has_room).then_some(cost)
     }
 
     /// Keeps a new message that goes out now.
@@ -203,7 +221,7 @@ impl Sender {
         let Ok(offset) = usize::try_from(number.saturating_sub(self.base)) else {
             return Effect::Nothing;
         };
-        let before = self.in_flight_bytes;
+        let (before, held) = (self.in_flight_bytes, self.held_bytes());
         let first = if cumulative { 0 } else { offset };
         for earlier in first..offset {
             // Only the named message gives a sample: the others may have waited for it.
@@ -222,6 +240,9 @@ impl Sender {
             return Effect::Nothing;
         }
         self.last_progress = now;
+        if let Some(pace) = &mut self.pace {
+            pace.acknowledged(before - self.in_flight_bytes, held, now);
+        }
         self.notice_losses();
         Effect::Progress
     }
@@ -238,9 +259,12 @@ impl Sender {
         // The answer to a message sent twice may be to either sending, so it says nothing about the
         // round trip, and a timeout that was too short for it stays doubled until one does.
         if let Some(now) = sampled_at.filter(|_| !message.resent) {
-            self.round_trip
-                .sample(now.saturating_sub(message.last_sent));
+            let round_trip = now.saturating_sub(message.last_sent);
+            self.round_trip.sample(round_trip);
             self.round_trip.forget_backoff();
+            if let Some(pace) = &mut self.pace {
+                pace.sample(round_trip);
+            }
         }
         if let Some(pass) = self.pass.as_mut() {
             pass.budget = pass.budget.saturating_add(message.cost);
@@ -284,6 +308,9 @@ impl Sender {
     pub(super) fn reconnected(&mut self, now: Duration) {
         self.round_trip.forget_backoff();
         self.last_progress = now;
+        if let Some(pace) = &mut self.pace {
+            pace.restart(now);
+        }
         if !self.in_flight.is_empty() {
             self.begin_pass(now, usize::MAX);
         }

@@ -12,12 +12,14 @@
 //! it has passed on, and takes messages with [`Streams::next_message`] while its session has room.
 //! Every queue is bounded: by [`Limits`] here, and by the credit that the other end was given.
 
+mod queue;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
+pub use self::queue::Queue;
 pub use self::wire::{Destination, Message, MessageError, Refusal, RefusalCode, payload};
 use crate::frame::PayloadType;
 
@@ -31,6 +33,8 @@ const LARGEST_DATA: usize = 256 << 10;
 const INTERACTIVE: usize = 64 << 10;
 /// So many messages of interactive streams may go before one of bulk.
 const OVERTAKING: u32 = 16;
+/// With more answers than this waiting the other end has to wait, too.
+const ANSWERS: usize = 8192;
 
 /// Which end this is. Clients give odd ids, nodes even ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,9 @@ pub enum Violation {
     /// Data behind the end of a direction.
     #[error("stream {0} was sent data behind its end")]
     Finished(u32),
+    /// An answer to a stream that this end has not asked for, or a second one.
+    #[error("stream {0} was answered without being asked for")]
+    Answer(u32),
     /// An id that this end gives, or one that was given before.
     #[error("stream {0} cannot be opened")]
     Id(u32),
@@ -124,8 +131,7 @@ pub struct TooManyStreams;
 /// What one stream has to send.
 #[derive(Default)]
 struct Outgoing {
-    queue: VecDeque<Bytes>,
-    queued: usize,
+    queue: Queue,
     credit: usize,
     /// Sent since the queue was last empty.
     burst: usize,
@@ -157,11 +163,14 @@ struct Incoming {
 struct Stream {
     out: Outgoing,
     inc: Incoming,
+    /// Of this end, and not answered yet.
+    is_asked: bool,
 }
 
 impl Stream {
-    fn new() -> Self {
+    fn new(is_asked: bool) -> Self {
         Self {
+            is_asked,
             out: Outgoing {
                 credit: INITIAL_CREDIT,
                 ..Outgoing::default()
@@ -178,8 +187,8 @@ impl Stream {
     }
 
     fn can_send(&self) -> bool {
-        let has_data = self.out.queued > 0 && self.out.credit > 0;
-        let has_end = self.out.queued == 0 && self.out.finishing && !self.out.finished;
+        let has_data = !self.out.queue.is_empty() && self.out.credit > 0;
+        let has_end = self.out.queue.is_empty() && self.out.finishing && !self.out.finished;
         has_data || has_end
     }
 
@@ -239,7 +248,7 @@ impl Streams {
         }
         let id = self.next_id;
         self.next_id += 2;
-        self.streams.insert(id, Stream::new());
+        self.streams.insert(id, Stream::new(true));
         self.control.push_back(Message::Open(id, destination));
         Ok(id)
     }
@@ -268,7 +277,7 @@ impl Streams {
         if stream.out.finishing {
             return 0;
         }
-        let room = limit.saturating_sub(stream.out.queued);
+        let room = limit.saturating_sub(stream.out.queue.len());
         stream.out.was_full = room == 0;
         room
     }
@@ -282,8 +291,7 @@ impl Streams {
         if data.is_empty() || stream.out.finishing {
             return;
         }
-        stream.out.queued += data.len();
-        stream.out.queue.push_back(data);
+        stream.out.queue.push(data);
         self.line_up(id);
     }
 
@@ -339,14 +347,8 @@ impl Streams {
     pub fn receive(&mut self, payload_type: PayloadType, data: Bytes) -> Result<(), Violation> {
         match Message::parse(payload_type, data)? {
             Message::Open(id, destination) => self.take_open(id, destination),
-            Message::Opened(id) => self.take(id, |_| Ok(Some(Event::Accepted(id)))),
-            Message::Refused(id, refusal) => {
-                self.known(id)?;
-                if self.remove(id) {
-                    self.events.push_back(Event::Refused(id, refusal));
-                }
-                Ok(())
-            }
+            Message::Opened(id) => self.take_opened(id),
+            Message::Refused(id, refusal) => self.take_refused(id, refusal),
             Message::Data(id, data) => self.take(id, |stream| take_data(id, &mut stream.inc, data)),
             Message::Fin(id) => {
                 self.take(id, |stream| {
@@ -380,6 +382,12 @@ impl Streams {
         self.events.pop_front()
     }
 
+    /// Whether so many answers wait to be sent that nothing more should be given to [`Self::receive`].
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.control.len() >= ANSWERS
+    }
+
     /// Whether [`Self::next_message`] has something.
     #[must_use]
     pub fn has_message(&self) -> bool {
@@ -407,7 +415,7 @@ impl Streams {
                 continue;
             }
             let message = take_message(id, &mut stream.out, limit);
-            if stream.out.was_full && stream.out.queued < self.limits.queue {
+            if stream.out.was_full && stream.out.queue.len() < self.limits.queue {
                 stream.out.was_full = false;
                 self.events.push_back(Event::Writable(id));
             }
@@ -443,12 +451,15 @@ impl Streams {
         }
     }
 
+    fn is_ours(&self, id: u32) -> bool {
+        match self.side {
+            Side::Client => !id.is_multiple_of(2),
+            Side::Node => id.is_multiple_of(2),
+        }
+    }
+
     fn take_open(&mut self, id: u32, destination: Destination) -> Result<(), Violation> {
-        let theirs = match self.side {
-            Side::Client => id.is_multiple_of(2),
-            Side::Node => !id.is_multiple_of(2),
-        };
-        if !theirs || id <= self.last_theirs {
+        if self.is_ours(id) || id <= self.last_theirs {
             return Err(Violation::Id(id));
         }
         self.last_theirs = id;
@@ -460,8 +471,37 @@ impl Streams {
             self.control.push_back(Message::Refused(id, refusal));
             return Ok(());
         }
-        self.streams.insert(id, Stream::new());
+        self.streams.insert(id, Stream::new(false));
         self.events.push_back(Event::Open(id, destination));
+        Ok(())
+    }
+
+    fn take_opened(&mut self, id: u32) -> Result<(), Violation> {
+        let ours = self.is_ours(id);
+        self.take(id, |stream| {
+            if !ours || !std::mem::take(&mut stream.is_asked) {
+                return Err(Violation::Answer(id));
+            }
+            Ok(Some(Event::Accepted(id)))
+        })
+    }
+
+    /// The other end refuses a stream of ours, or somebody on the way has refused one of theirs in
+    /// place of its request. That one is told to the end that asked, which has heard nothing of it yet.
+    fn take_refused(&mut self, id: u32, refusal: Refusal) -> Result<(), Violation> {
+        if !self.is_ours(id) && id > self.last_theirs {
+            self.last_theirs = id;
+            self.control.push_back(Message::Refused(id, refusal));
+            return Ok(());
+        }
+        self.known(id)?;
+        match self.streams.get(&id) {
+            None => return Ok(()),
+            Some(stream) if !stream.is_asked => return Err(Violation::Answer(id)),
+            Some(_) => {}
+        }
+        self.remove(id);
+        self.events.push_back(Event::Refused(id, refusal));
         Ok(())
     }
 
@@ -481,11 +521,7 @@ impl Streams {
     }
 
     fn known(&self, id: u32) -> Result<(), Violation> {
-        let ours = match self.side {
-            Side::Client => !id.is_multiple_of(2),
-            Side::Node => id.is_multiple_of(2),
-        };
-        let known = if ours {
+        let known = if self.is_ours(id) {
             id < self.next_id
         } else {
             id <= self.last_theirs
@@ -524,28 +560,17 @@ fn take_data(id: u32, inc: &mut Incoming, data: Bytes) -> Result<Option<Event>, 
 
 /// Data within credit and limit, or the end.
 fn take_message(id: u32, out: &mut Outgoing, limit: usize) -> (PayloadType, Bytes) {
-    if out.queued == 0 {
+    if out.queue.is_empty() {
         out.finished = true;
         return Message::Fin(id).encode();
     }
-    let length = out.queued.min(out.credit).min(limit);
-    let mut parts = Vec::new();
-    let mut left = length;
-    while left > 0
-        && let Some(front) = out.queue.front_mut()
-    {
-        let part = front.split_to(front.len().min(left));
-        left -= part.len();
-        if !front.has_remaining() {
-            out.queue.pop_front();
-        }
-        parts.push(part);
-    }
-    out.queued -= length;
+    let parts = out.queue.take(out.credit.min(limit));
+    let length: usize = parts.iter().map(Bytes::len).sum();
     out.credit -= length;
-    out.burst = match out.queued {
-        0 => 0,
-        _ => out.burst.saturating_add(length),
+    out.burst = if out.queue.is_empty() {
+        0
+    } else {
+        out.burst.saturating_add(length)
     };
     (payload::DATA, wire::framed(id, &parts))
 }

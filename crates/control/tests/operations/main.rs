@@ -25,6 +25,8 @@ mod sessions;
 #[cfg(test)]
 mod sign_in;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod sts;
 #[cfg(test)]
 mod trail;

@@ -4,5 +4,6 @@
 mod endings;
 mod nodes;
 mod relay;
+mod streams;
 #[cfg(test)]
 mod world;

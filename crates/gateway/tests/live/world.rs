@@ -174,7 +174,7 @@ impl World {
         own.next().unwrap().1.clone()
     }
 
-    fn user_call(&self, event_name: &'static str) -> Call {
+    pub(crate) fn user_call(&self, event_name: &'static str) -> Call {
         let caller = UserCaller {
             user: self.administrator.user.clone(),
             access_key_id: self.administrator.access_key_id.clone(),
