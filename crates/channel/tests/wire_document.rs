@@ -13,9 +13,10 @@ use sortie_channel::{
         SortieOpen, SortieStart, TOKEN_PREFIX,
     },
     features,
-    frame::MessageType,
+    frame::{MessageType, PayloadType},
     handshake::{AGENT_VERSION, CLIENT_VERSION},
     link::{Options, Role},
+    stdin,
 };
 use uuid::Uuid;
 
@@ -125,4 +126,19 @@ fn every_feature_and_constant_of_the_code_is_on_the_page() {
     assert_eq!(Options::new(Role::Node, [0; 16]).receive_limit, 4 << 20);
     assert_eq!(Options::new(Role::Client, [0; 16]).receive_limit, 8 << 20);
     assert!(DOCUMENT.contains("(4 MiB unless told otherwise, a client 8 MiB)"));
+}
+
+#[test]
+fn standard_input_is_as_the_page_says() {
+    for (payload_type, name) in [
+        (PayloadType::STDIN_EOF, "STDIN_EOF"),
+        (PayloadType::SIGNAL, "SIGNAL"),
+        (PayloadType::STDIN_TAKEN, "STDIN_TAKEN"),
+    ] {
+        let row = format!("| 0x{:x} | {name} |", payload_type.0);
+        assert!(DOCUMENT.contains(&row), "{row}");
+    }
+    assert_eq!((stdin::WINDOW, stdin::TAKEN_STEP), (1 << 20, 256 << 10));
+    assert!(DOCUMENT.contains("takes 1 MiB of standard input"));
+    assert!(DOCUMENT.contains("whenever 256 KiB more"));
 }

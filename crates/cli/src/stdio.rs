@@ -34,13 +34,6 @@ const QUEUE: usize = 4;
 const SMALL: usize = 64;
 
 /// Standard input or a terminal, read from when this is made until it is dropped.
-<<<<<<< HEAD
-pub(crate) struct Input {
-    pieces: mpsc::Receiver<Bytes>,
-    peeked: Option<Bytes>,
-    wake: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-=======
 pub(crate) enum Input {
     /// A terminal: the loop reads it.
     Watched {
@@ -49,7 +42,6 @@ pub(crate) enum Input {
     },
     /// Anything else: a thread reads it.
     Threaded(Threaded),
->>>>>>> kinds-all
 }
 
 impl Input {
@@ -77,7 +69,15 @@ impl Input {
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         match self {
             Self::Watched { source, buffer } => read_watched(source, buffer).await,
-            Self::Threaded(threaded) => threaded.pieces.recv().await,
+            Self::Threaded(threaded) => threaded.next().await,
+        }
+    }
+
+    /// What is known of the input now. Takes nothing away.
+    pub(crate) fn peek(&mut self) -> Peeked {
+        match self {
+            Self::Watched { .. } => Peeked::Nothing,
+            Self::Threaded(threaded) => threaded.peek(),
         }
     }
 }
@@ -123,6 +123,7 @@ fn is_ready(file: impl AsFd, what: PollFlags) -> bool {
 /// An input that a thread reads.
 pub(crate) struct Threaded {
     pieces: mpsc::Receiver<Bytes>,
+    peeked: Option<Bytes>,
     wake: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -141,19 +142,15 @@ impl Threaded {
             thread: Some(thread),
         })
     }
-<<<<<<< HEAD
 
-    /// The next piece, at most [`MAX_INPUT`] bytes; `None` at the end of the input, or when it
-    /// cannot be read any more.
-    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Bytes> {
         if let Some(piece) = self.peeked.take() {
             return Some(piece);
         }
         self.pieces.recv().await
     }
 
-    /// What is known of the input now. Takes nothing away.
-    pub(crate) fn peek(&mut self) -> Peeked {
+    fn peek(&mut self) -> Peeked {
         if self.peeked.is_none() {
             match self.pieces.try_recv() {
                 Ok(piece) => self.peeked = Some(piece),
@@ -174,8 +171,6 @@ pub(crate) enum Peeked {
     Ended,
     /// Neither yet.
     Nothing,
-=======
->>>>>>> kinds-all
 }
 
 impl Drop for Threaded {
@@ -228,14 +223,10 @@ pub(crate) enum Stream {
 /// Standard output and standard error, written in the order given.
 pub(crate) struct Output {
     pieces: mpsc::Sender<(Stream, Bytes)>,
-<<<<<<< HEAD
     done: oneshot::Receiver<io::Result<()>>,
-=======
-    done: oneshot::Receiver<()>,
     /// Pieces that were given to the thread and are not written.
     waiting: Arc<AtomicUsize>,
     is_terminal: bool,
->>>>>>> kinds-all
 }
 
 /// Standard output is closed at the other end, or cannot be written.
@@ -253,11 +244,7 @@ impl Output {
         std::thread::Builder::new()
             .name("stdout".to_owned())
             .spawn(move || {
-<<<<<<< HEAD
-                let written = write_all(receiver);
-=======
-                write_all(receiver, &unwritten);
->>>>>>> kinds-all
+                let written = write_all(receiver, &unwritten);
                 // Nobody waits when the program is left in a hurry.
                 let _ = tell_done.send(written);
             })?;
@@ -336,27 +323,21 @@ impl Output {
     }
 }
 
-<<<<<<< HEAD
-fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>) -> io::Result<()> {
-=======
-fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>, unwritten: &AtomicUsize) {
->>>>>>> kinds-all
+fn write_all(
+    mut pieces: mpsc::Receiver<(Stream, Bytes)>,
+    unwritten: &AtomicUsize,
+) -> io::Result<()> {
     while let Some((stream, piece)) = pieces.blocking_recv() {
         let written = match stream {
             // Unbuffered: std's line buffer would hold back what has no newline.
             Stream::Stdout => write_raw(io::stdout(), &piece),
             Stream::Stderr => io::stderr().write_all(&piece),
         };
-<<<<<<< HEAD
+        // Not before: what the loop writes itself must come behind it.
+        unwritten.fetch_sub(1, Ordering::SeqCst);
         // Nobody can be told that standard error is gone.
         if matches!(stream, Stream::Stdout) {
             written?;
-=======
-        // Not before: what the loop writes itself must come behind it.
-        unwritten.fetch_sub(1, Ordering::SeqCst);
-        if written.is_err() && matches!(stream, Stream::Stdout) {
-            return;
->>>>>>> kinds-all
         }
     }
     Ok(())

@@ -336,23 +336,16 @@ impl GatewayTask {
                 _ = sweep.tick() => self.sweep().await,
                 signal = self.signals.recv() => match signal {
                     Ok(Signal::Session(session_id)) => self.look_at_session(&session_id).await,
-<<<<<<< HEAD
                     Ok(Signal::Node(node_id)) => {
                         self.shared.judge_streams();
                         self.look_at_node(&node_id).await;
                     }
                     // Which sessions may go on is control's matter, which tells by session.
-                    Ok(Signal::Identities) => self.shared.judge_streams(),
+                    Ok(Signal::Documents | Signal::Identities) => self.shared.judge_streams(),
                     Err(RecvError::Lagged(_)) => {
                         self.shared.judge_streams();
                         self.sweep().await;
                     }
-=======
-                    Ok(Signal::Node(node_id)) => self.look_at_node(&node_id).await,
-                    // What callers may do is control's matter, which tells by session.
-                    Ok(Signal::Documents | Signal::Identities) => {}
-                    Err(RecvError::Lagged(_)) => self.sweep().await,
->>>>>>> k-docs
                     Err(RecvError::Closed) => break,
                 },
             }

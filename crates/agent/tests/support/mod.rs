@@ -125,3 +125,9 @@ pub(crate) fn shell_document(inputs: Value) -> Value {
     json!({"schemaVersion": "1.0", "sessionType": "Standard_Stream", "inputs": inputs,
            "parameters": {}, "properties": null})
 }
+
+/// A document that runs `commands`.
+pub(crate) fn command_document(session_type: &str, commands: &str) -> Value {
+    json!({"schemaVersion": "1.0", "sessionType": session_type, "inputs": {},
+           "parameters": {}, "properties": {"linux": {"commands": commands}}})
+}

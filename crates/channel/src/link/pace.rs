@@ -54,7 +54,9 @@ impl Pace {
 
     /// A message that was sent once took this long to be acknowledged.
     pub(super) fn sample(&mut self, round_trip: Duration) {
-        let least = self.least_round_trip.map_or(round_trip, |least| least.min(round_trip));
+        let least = self
+            .least_round_trip
+            .map_or(round_trip, |least| least.min(round_trip));
         self.least_round_trip = Some(least);
     }
 
@@ -70,7 +72,9 @@ impl Pace {
         if elapsed < MEASURE.max(least) {
             return;
         }
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+        let micros = u64::try_from(elapsed.as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let rate = self.delivered.saturating_mul(1_000_000) / micros;
         let (was_full, best) = (self.was_full, self.best_rate());
         (self.since, self.delivered, self.was_full) = (now, 0, false);

@@ -475,7 +475,10 @@ impl One {
             session = start::open(&self.api, &self.request) => session,
             _ = self.stop.wait_for(|stop| *stop != Stop::Not) => return Err("not run".to_owned()),
         };
-        let session = session.map_err(|error| output::plain(&error.full_text()))?;
+        let session = session.map_err(|error| match error {
+            CommandError::NotConnected { .. } => "not connected".to_owned(),
+            error => output::plain(&error.full_text()),
+        })?;
         let session_id = session.session_id.clone();
         let DataChannel {
             mut events,

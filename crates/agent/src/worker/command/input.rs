@@ -40,7 +40,7 @@ impl Input {
     /// Whether the next message may be taken from the client. One that keeps to the window always finds
     /// room.
     pub(super) fn has_room(&self) -> bool {
-        self.pending_bytes < stdin::WINDOW && self.pending.len() * OVERHEAD < OVERHEAD_LIMIT
+        self.pending_bytes <= stdin::WINDOW && self.pending.len() * OVERHEAD <= OVERHEAD_LIMIT
     }
 
     pub(super) fn push(&mut self, bytes: Bytes) {

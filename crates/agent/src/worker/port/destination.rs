@@ -108,7 +108,9 @@ fn worse(before: io::Error, now: io::Error) -> io::Error {
 
 /// All addresses of a host. Those of this machine need no resolver.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let addresses = if host.eq_ignore_ascii_case(LOCALHOST) {
         vec![
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
@@ -151,10 +153,7 @@ fn failed(target: &Target, error: &io::Error) -> Refusal {
             RefusalCode::Refused,
             format!("connection refused by {target}"),
         ),
-        Kind::TimedOut => (
-            RefusalCode::Unreachable,
-            format!("no answer from {target}"),
-        ),
+        Kind::TimedOut => (RefusalCode::Unreachable, format!("no answer from {target}")),
         Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable => {
             (RefusalCode::Unreachable, format!("no route to {target}"))
         }
@@ -221,7 +220,11 @@ mod tests {
         );
         let unknown = refused(&tcp("no-such-host.invalid", 80)).await;
         assert_eq!(unknown.code, RefusalCode::UnknownHost);
-        for host in ["169.254.169.254", "::ffff:169.254.169.254", "[fd00:ec2::254]"] {
+        for host in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "[fd00:ec2::254]",
+        ] {
             let forbidden = refused(&tcp(host, 80)).await;
             assert_eq!(forbidden.code, RefusalCode::Forbidden);
             assert_eq!(

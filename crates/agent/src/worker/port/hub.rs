@@ -323,8 +323,9 @@ impl<M: Multiplexer> Hub<M> {
             std::future::poll_fn(|context| self.poll_bytes(id, context)).await?
         {
             while bytes.has_remaining() {
-                let write =
-                    std::future::poll_fn(|context| self.poll_write(id, &mut writer, &bytes, context));
+                let write = std::future::poll_fn(|context| {
+                    self.poll_write(id, &mut writer, &bytes, context)
+                });
                 let written = write.await?;
                 bytes.advance(written);
                 let mut inner = self.lock();

@@ -83,10 +83,7 @@ async fn run_official(
 
 /// What has to be there before the client hears that the session has begun: a destination that is not
 /// forbidden, a port that is bound. The properties that the client is told.
-async fn prepare(
-    plan: &PortPlan,
-    outside: &mut Outside,
-) -> Result<(Option<Listener>, Value), End> {
+async fn prepare(plan: &PortPlan, outside: &mut Outside) -> Result<(Option<Listener>, Value), End> {
     match &plan.kind {
         PortKind::Stdio(target) | PortKind::Local(target) => {
             check(target, outside).await?;
