@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use sortie_wire::sigv4::Credentials;
 
@@ -218,13 +218,12 @@ impl Installation {
         let mut command = Command::new(program);
         command.args(arguments).envs(variables);
         let mut process = Process::start(&mut command, log.path())?;
+        let said = || fs::read_to_string(log.path()).unwrap_or_default();
         let address = wait_for("the forwarded port", || {
-            let said = fs::read_to_string(log.path())?;
-            if process.has_ended()? {
-                bail!("sortie forward: {said}");
-            }
-            Ok(listener_in(&said))
-        })?;
+            ensure!(!process.has_ended()?, "sortie forward ended");
+            Ok(listener_in(&said()))
+        })
+        .with_context(said)?;
         Ok(Forward {
             port: address.port(),
             processes: vec![process],
@@ -238,7 +237,7 @@ fn listener_in(said: &str) -> Option<SocketAddr> {
         .split_inclusive('\n')
         .filter(|line| line.ends_with('\n'));
     let mut lines = whole.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.find_map(|line| line.get("Listen")?.as_str()?.parse().ok())
+    lines.find_map(|line| line.get("listen")?.as_str()?.parse().ok())
 }
 
 /// A running agent, with its sessions' processes as its children.

@@ -74,8 +74,8 @@ the worst; ratios are of medians. Differences below a factor of 1.3 are not to b
   client, the peers with aes128-gcm on every hop; what is measured beside each other goes through one forward, with Sortie
   through one session. Both ends of the traffic are threads of the tool.
   *Bulk*: 64 KiB writes for 3 s, until the far end says that it has all of it (up) or the last byte is here (down).
-  *1 byte*: to an echo and back on one connection; 2,000 back to back and 150 with 10 ms between, and 300 with 2 ms between beside bulk on
-  another connection. *New connection*: connecting until the first byte is back, 100 one after the other.
+  *1 byte*: to an echo and back on one connection; 2,000 back to back and 150 with 10 ms between, and beside bulk on
+  another connection up to 300 within 3 s, with 2 ms between. *New connection*: connecting until the first byte is back, 100 one after the other.
   *200 connections at once*: all of them open before the first goes on; then 20 exchanges of 1 KiB each.
   *Processor* is user and system time of every process of the tunnel, in seconds for each GB moved.
 - *A slow reader* takes 1 MB/s for 120 s of 10 GB that are offered to it, then the rest as fast as it comes; what arrives is compared by
@@ -107,7 +107,7 @@ pub(crate) fn render(
     rounds: u32,
     nodes: u32,
     machine: &Machine,
-    nice: bool,
+    nice: i32,
 ) -> String {
     let Machine {
         processor,
@@ -116,10 +116,9 @@ pub(crate) fn render(
         load: before,
     } = machine;
     let (table, after) = (table.render(), load());
-    let nice = if nice { "−10" } else { "0" };
     format!(
         "# Benchmarks\n\nWritten by `cargo xtask bench`; the remarks at the end are kept.\n\n\
-         {processor}; {kernel}; {ssh}. Everything at nice {nice}. Load average before {before}, \
+         {processor}; {kernel}; {ssh}. Everything at niceness {nice}. Load average before {before}, \
          after {after}. {rounds} rounds, {nodes} simulated nodes.\n\n{table}\n{METHOD}"
     )
 }

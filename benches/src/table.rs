@@ -137,7 +137,8 @@ impl Row {
 
     /// Ours in parts of the peer's.
     fn ratio(&self, peer: Peer) -> Option<f64> {
-        Some(self.median(Peer::Ours)? / self.median(peer)?)
+        let theirs = self.median(peer).filter(|median| *median > 0.0)?;
+        Some(self.median(Peer::Ours)? / theirs)
     }
 
     /// The median, and the rounds it is of.

@@ -150,10 +150,24 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
 
 /// Round trips of one byte, in µs. A tenth as many come before them to warm up.
 pub(crate) fn echoes(port: u16, count: usize, pause: Duration) -> Result<Vec<f64>> {
+    echoes_within(port, count, pause, Duration::MAX)
+}
+
+/// The same; no further one begins when the time is over.
+pub(crate) fn echoes_within(
+    port: u16,
+    count: usize,
+    pause: Duration,
+    time: Duration,
+) -> Result<Vec<f64>> {
     let mut stream = ask(port, Request::Echo)?;
     let mut times = Vec::with_capacity(count);
     let warm = count / 10;
+    let begun = Instant::now();
     for number in 0..count + warm {
+        if begun.elapsed() > time {
+            break;
+        }
         let sent = Instant::now();
         exchange(&mut stream, b"x")?;
         if number >= warm {

@@ -7,11 +7,7 @@ mod pairings;
 mod slow;
 mod tree;
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
@@ -32,7 +28,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const ECHOES_BESIDE: usize = 300;
 const PAUSE_BESIDE: Duration = Duration::from_millis(2);
 const HEAD_START: Duration = Duration::from_millis(500);
-/// How long bulk flows beside them: longer than they take.
+/// How long they may take, and how long bulk flows: longer than that and the head start.
+const TIME_BESIDE: Duration = Duration::from_secs(3);
 const BULK_BESIDE: Duration = Duration::from_secs(4);
 /// Connections one after the other, and at once.
 const OPENINGS: usize = 100;
@@ -241,24 +238,16 @@ impl Way {
     /// Round trips through the forward that bulk goes through, which with us is one session.
     fn echoes_beside_bulk(&self, direction: Direction, table: &mut Table) -> Result<()> {
         let port = self.forward.port;
-        let (times, flow, lasted) = thread::scope(|scope| {
+        let (times, flow) = thread::scope(|scope| {
             let bulk = scope.spawn(|| traffic::bulk(port, direction, BULK_BESIDE));
             thread::sleep(HEAD_START);
-            let begun = Instant::now();
-            let times = traffic::echoes(port, ECHOES_BESIDE, PAUSE_BESIDE);
-            let lasted = begun.elapsed();
-            (times, bulk.join(), lasted)
+            let times = traffic::echoes_within(port, ECHOES_BESIDE, PAUSE_BESIDE, TIME_BESIDE);
+            (times, bulk.join())
         });
         let Ok(flow) = flow else {
             bail!("the bulk beside failed");
         };
         let (times, flow) = (times?, flow?);
-        if HEAD_START + lasted > BULK_BESIDE {
-            note(&format!(
-                "{:?}: the echoes took {lasted:.1?}, longer than the bulk beside them",
-                self.peer
-            ));
-        }
         let row = format!("tunnel, 1 byte beside bulk {}", name(direction));
         let median = quantile(times.clone(), 0.5) / 1e3;
         table.add(&format!("{row}, p50, ms"), self.peer, median);
