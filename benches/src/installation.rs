@@ -9,11 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sortie_wire::sigv4::Credentials;
 
 use crate::{
     api::{self, CallError, REGION, Signer, text_of},
+    memory,
     peers::{Forward, Process, free_port, wait_for, with_light_home},
 };
 
@@ -249,6 +251,19 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
+    }
+}
+
+/// Sessions outlive their agent, and wait for their server: what is left of them ends first.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let workers = memory::children(self.process.id(), "session-worker");
+        for worker in workers.unwrap_or_default() {
+            if let Some(worker) = i32::try_from(worker).ok().and_then(Pid::from_raw) {
+                // Most have ended meanwhile.
+                let _ = kill_process(worker, Signal::TERM);
+            }
+        }
     }
 }
 

@@ -62,8 +62,9 @@ struct Way {
 
 /// An installation with a node, and the peers.
 pub(crate) struct Ground {
-    installation: Installation,
+    // Before its server.
     agent: Agent,
+    installation: Installation,
     peers: Option<Peers>,
     // Last: the others end before what they keep there is removed.
     folder: tempfile::TempDir,
@@ -111,8 +112,8 @@ impl Ground {
             None => Some(Peers::start(folder.path())?),
         };
         Ok(Self {
-            installation,
             agent,
+            installation,
             peers,
             folder,
         })
