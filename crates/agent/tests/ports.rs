@@ -409,6 +409,78 @@ async fn a_session_with_a_port_alone_ends_with_its_connection() {
 }
 
 #[tokio::test]
+async fn such_a_session_does_not_end_before_its_client_has_read_everything() {
+    let (server, mut node, mut control) = start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ssh = document(json!({"portNumber": port.to_string()}));
+    let mut client = ours(&server, &mut control, ssh).await;
+    let id = client.open();
+    client.streams.finish(id);
+    client.does_not_read.insert(id);
+    let sent = pattern(400_000, 6);
+    let serving = async {
+        let (mut far, _) = listener.accept().await.unwrap();
+        far.write_all(&sent).await.unwrap();
+    };
+    tokio::join!(serving, async {
+        client
+            .until("what there is credit for", |client| {
+                client.got(id).len() == INITIAL_CREDIT
+            })
+            .await;
+    });
+    // Its connection has ended long since.
+    for _ in 0..20 {
+        client.step().await;
+    }
+    assert_eq!(client.peer.states, ["Connected"]);
+    client.read_again(id);
+    client
+        .until("the end", |client| {
+            client.peer.states.iter().any(|state| state == "Terminating")
+        })
+        .await;
+    assert!(client.got(id) == sent);
+    assert_eq!(control.result().await.2, "Success");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_broken_off_does_not_look_complete() {
+    let (server, mut node, mut control) = start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut client = ours(&server, &mut control, local(port)).await;
+    let id = client.open();
+    client.streams.send(id, Bytes::from_static(b"half of it"));
+    let (mut far, ()) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
+        client
+            .until("the connection", |client| client.accepted.contains(&id))
+            .await;
+    });
+    let mut got = [0; 10];
+    within("the data", far.read_exact(&mut got)).await.unwrap();
+    client.streams.reset(id);
+    client.step().await;
+    let error = within("the end", far.read(&mut got)).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    // And the other way round.
+    let id = client.open();
+    let (far, ()) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
+        client
+            .until("the connection", |client| client.accepted.contains(&id))
+            .await;
+    });
+    rustix::net::sockopt::set_socket_linger(&far, Some(Duration::ZERO)).unwrap();
+    drop(far);
+    client
+        .until("the reset", |client| client.reset.contains(&id))
+        .await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn streams_reach_unix_sockets() {
     let (server, mut node, mut control) = start().await;
     let path = node.directory.path().join("service.sock");

@@ -300,6 +300,11 @@ impl<R> Authorized<R> {
     pub fn resource(&self) -> &R {
         &self.resource
     }
+
+    /// What the proof was about, for use at once.
+    pub(crate) fn into_resource(self) -> R {
+        self.resource
+    }
 }
 
 /// A refusal in AWS's words.

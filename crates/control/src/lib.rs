@@ -57,7 +57,15 @@ pub use call::{
 };
 pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
 pub use control::{Control, OpenError, Settings};
-pub use documents::run_as_of;
+pub use documents::{
+    operations::{
+        CreateDocumentInput, DocumentError, DocumentFilter, DocumentInput, DocumentPage,
+        DocumentParameterView, DocumentView, GetDocumentOutput, ListDocumentVersionsInput,
+        ListDocumentsInput, UpdateDocumentInput,
+    },
+    permissions::{DescribeDocumentPermissionInput, ModifyDocumentPermissionInput, SharedWith},
+    run_as_of,
+};
 pub use enrol::{
     RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,
 };

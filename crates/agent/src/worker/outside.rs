@@ -20,8 +20,8 @@ use super::{
 };
 use crate::os::{EndSignals, ExitCode};
 
-/// How often it is looked whether the last output has arrived.
-const FLUSH_TICK: Duration = Duration::from_millis(10);
+/// How often it is looked whether the last output is to be given up.
+const FLUSH_TICK: Duration = Duration::from_millis(100);
 /// How long an official client may acknowledge nothing before its last output is given up.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 

@@ -245,7 +245,7 @@ impl<'a> Ours<'a> {
     }
 
     pub(crate) async fn step(&mut self) {
-        while self.peer.room() > 32 << 10
+        while self.peer.room() > 80 << 10
             && let Some((payload_type, payload)) = self.streams.next_message(64 << 10)
         {
             let now = self.peer.now();

@@ -54,10 +54,13 @@ pub(super) struct Chosen {
 
 /// The nodes that any of the selectors means, each once, in the order of their labels.
 pub(super) async fn find(api: &Api, on: &[Selector]) -> Result<Vec<Chosen>, CommandError> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
     for selector in on {
         for (id, name) in of(api, selector).await? {
-            found.insert(id, name);
+            let known = found.entry(id).or_default();
+            if known.is_empty() {
+                *known = name;
+            }
         }
     }
     if found.is_empty() {

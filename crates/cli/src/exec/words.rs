@@ -48,12 +48,15 @@ fn quote(word: &str, is_first: bool, text: &mut String) {
         return;
     }
     text.push('\'');
+    let mut before = ' ';
     for c in word.chars() {
-        if c == '\'' {
-            text.push_str("'\\''");
-        } else {
-            text.push(c);
+        match c {
+            '\'' => text.push_str("'\\''"),
+            // Nobody on the way may take it for the name of a parameter: the quotes end and begin.
+            '{' if before == '{' => text.push_str("''{"),
+            c => text.push(c),
         }
+        before = c;
     }
     text.push('\'');
 }
@@ -92,6 +95,7 @@ mod tests {
                 "echo '~' '*' '$HOME' 'a\nb'",
             ),
             (&["echo", "서버"], "echo '서버'"),
+            (&["echo", "{{ssm:x}}"], "echo '{''{ssm:x}}'"),
         ] {
             assert_eq!(joined(words), text);
         }

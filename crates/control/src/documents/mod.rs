@@ -6,8 +6,10 @@
 mod builtin;
 pub(crate) mod destination;
 mod inputs;
+pub(crate) mod operations;
 mod parameters;
 mod parse;
+pub(crate) mod permissions;
 mod properties;
 mod resolve;
 mod schema;

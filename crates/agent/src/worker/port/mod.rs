@@ -36,6 +36,7 @@ use self::{
     streams::OurStreams,
 };
 use super::outside::{End, Outside};
+use crate::os;
 
 /// Runs a port session to its end.
 pub(super) async fn run(plan: &PortPlan, outside: &mut Outside) -> Result<End, End> {
@@ -46,6 +47,7 @@ pub(super) async fn run(plan: &PortPlan, outside: &mut Outside) -> Result<End, E
             "this kind of session needs a client of Sortie: official clients do not know it".into(),
         ));
     }
+    os::allow_many_files();
     outside.channel.pace();
     let (listener, properties) = prepare(plan, outside).await?;
     let handshake = NodeHandshake::new(SessionType::Port, properties, "");

@@ -88,6 +88,10 @@ impl Multiplexer for OfficialMux {
         !self.flags.is_empty() || self.smux.queued() > 0
     }
 
+    fn count(&self) -> usize {
+        self.smux.streams()
+    }
+
     fn takes_input(&self) -> bool {
         self.smux.unread() < RECEIVE_LIMIT && self.smux.queued() < QUEUE + ANSWERS
     }
