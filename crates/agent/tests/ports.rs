@@ -41,8 +41,10 @@ fn document(properties: Value) -> Value {
 }
 
 fn local(port: u16) -> Value {
-    document(json!({"portNumber": port.to_string(), "type": "LocalPortForwarding",
-                    "localPortNumber": "0"}))
+    document(
+        json!({"portNumber": port.to_string(), "type": "LocalPortForwarding",
+                    "localPortNumber": "0"}),
+    )
 }
 
 /// A server that answers each connection with what it reads, until it reads the end.
@@ -63,7 +65,10 @@ impl Echo {
                 connections.spawn(echo(stream));
             }
         });
-        Self { port, _tasks: tasks }
+        Self {
+            port,
+            _tasks: tasks,
+        }
     }
 }
 
@@ -228,7 +233,9 @@ async fn a_stream_may_go_only_where_its_session_goes() {
         .await;
     let id = client.open();
     client.streams.send(id, Bytes::from_static(b"on"));
-    client.until("an echo", |client| client.got(id) == b"on").await;
+    client
+        .until("an echo", |client| client.got(id) == b"on")
+        .await;
     node.stop().await;
 }
 
@@ -276,7 +283,7 @@ async fn a_client_that_reads_one_stream_slowly_holds_up_that_one_alone() {
             .await;
     });
     // Far more than every buffer on the way holds.
-    let sent = pattern(40_000_000, 3);
+    let sent = pattern(24_000_000, 3);
     let expected = sent.clone();
     let writing = tokio::spawn(async move {
         source.write_all(&sent).await.unwrap();
@@ -300,7 +307,10 @@ async fn a_client_that_reads_one_stream_slowly_holds_up_that_one_alone() {
         let other = other.as_mut().unwrap();
         let mut ping = [0; 4];
         let mut read = Box::pin(other.read_exact(&mut ping));
-        while tokio::time::timeout(Duration::ZERO, &mut read).await.is_err() {
+        while tokio::time::timeout(Duration::ZERO, &mut read)
+            .await
+            .is_err()
+        {
             client.step().await;
         }
         drop(read);
@@ -310,7 +320,7 @@ async fn a_client_that_reads_one_stream_slowly_holds_up_that_one_alone() {
             .await;
     }
     assert_eq!(client.got(slow).len(), INITIAL_CREDIT);
-    assert!(!writing.is_finished(), "somebody took forty megabytes");
+    assert!(!writing.is_finished(), "somebody took all of it");
     client.read_again(slow);
     client
         .until("all of it", |client| client.finished.contains(&slow))
@@ -327,7 +337,7 @@ async fn a_destination_that_reads_slowly_holds_the_client_back_and_little_memory
     let port = listener.local_addr().unwrap().port();
     let mut client = ours(&server, &mut control, local(port)).await;
     let id = client.open();
-    let data = Bytes::from(pattern(60_000_000, 5));
+    let data = Bytes::from(pattern(32_000_000, 5));
     client.streams.send(id, data.clone());
     client.streams.finish(id);
     let (mut sink, _) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
@@ -342,7 +352,7 @@ async fn a_destination_that_reads_slowly_holds_the_client_back_and_little_memory
         })
         .await;
     let resident = resident_bytes(&node);
-    assert!(resident < 40_000_000, "{resident} bytes");
+    assert!(resident < 24_000_000, "{resident} bytes");
     let reading = async {
         let mut got = Vec::new();
         sink.read_to_end(&mut got).await.unwrap();
@@ -377,7 +387,9 @@ async fn a_session_with_a_port_alone_ends_with_its_connection() {
     let ssh = document(json!({"portNumber": echo.port.to_string()}));
     let mut client = ours(&server, &mut control, ssh).await;
     let id = client.open();
-    client.streams.send(id, Bytes::from_static(b"SSH-2.0-x\r\n"));
+    client
+        .streams
+        .send(id, Bytes::from_static(b"SSH-2.0-x\r\n"));
     client
         .until("the echo", |client| client.got(id) == b"SSH-2.0-x\r\n")
         .await;
@@ -385,10 +397,90 @@ async fn a_session_with_a_port_alone_ends_with_its_connection() {
     client
         .until("the end", |client| {
             client.finished.contains(&id)
-                && client.peer.states.iter().any(|state| state == "Terminating")
+                && client
+                    .peer
+                    .states
+                    .iter()
+                    .any(|state| state == "Terminating")
         })
         .await;
     assert_eq!(control.result().await.2, "Success");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn such_a_session_does_not_end_before_its_client_has_read_everything() {
+    let (server, mut node, mut control) = start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ssh = document(json!({"portNumber": port.to_string()}));
+    let mut client = ours(&server, &mut control, ssh).await;
+    let id = client.open();
+    client.streams.finish(id);
+    client.does_not_read.insert(id);
+    let sent = pattern(400_000, 6);
+    let serving = async {
+        let (mut far, _) = listener.accept().await.unwrap();
+        far.write_all(&sent).await.unwrap();
+    };
+    tokio::join!(serving, async {
+        client
+            .until("what there is credit for", |client| {
+                client.got(id).len() == INITIAL_CREDIT
+            })
+            .await;
+    });
+    // Its connection has ended long since.
+    for _ in 0..20 {
+        client.step().await;
+    }
+    assert_eq!(client.peer.states, ["Connected"]);
+    client.read_again(id);
+    client
+        .until("the end", |client| {
+            client
+                .peer
+                .states
+                .iter()
+                .any(|state| state == "Terminating")
+        })
+        .await;
+    assert!(client.got(id) == sent);
+    assert_eq!(control.result().await.2, "Success");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_broken_off_does_not_look_complete() {
+    let (server, mut node, mut control) = start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut client = ours(&server, &mut control, local(port)).await;
+    let id = client.open();
+    client.streams.send(id, Bytes::from_static(b"half of it"));
+    let (mut far, ()) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
+        client
+            .until("the connection", |client| client.accepted.contains(&id))
+            .await;
+    });
+    let mut got = [0; 10];
+    within("the data", far.read_exact(&mut got)).await.unwrap();
+    client.streams.reset(id);
+    client.step().await;
+    let error = within("the end", far.read(&mut got)).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    // And the other way round.
+    let id = client.open();
+    let (far, ()) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
+        client
+            .until("the connection", |client| client.accepted.contains(&id))
+            .await;
+    });
+    rustix::net::sockopt::set_socket_linger(&far, Some(Duration::ZERO)).unwrap();
+    drop(far);
+    client
+        .until("the reset", |client| client.reset.contains(&id))
+        .await;
     node.stop().await;
 }
 
@@ -450,7 +542,10 @@ async fn a_reverse_session_listens_here_and_connects_at_the_client() {
     client.streams.finish(2);
     let mut answer = Vec::new();
     let mut reading = Box::pin(near.read_to_end(&mut answer));
-    while tokio::time::timeout(Duration::ZERO, &mut reading).await.is_err() {
+    while tokio::time::timeout(Duration::ZERO, &mut reading)
+        .await
+        .is_err()
+    {
         client.step().await;
     }
     drop(reading);
@@ -485,7 +580,9 @@ async fn a_reverse_session_may_listen_at_a_unix_socket_of_its_own() {
     assert!(!path.exists());
     // What is there already is not touched.
     std::fs::write(&path, "mine").unwrap();
-    control.start_session("bob-0123456789abcdef0", reverse()).await;
+    control
+        .start_session("bob-0123456789abcdef0", reverse())
+        .await;
     let _peer = Peer::attach(&server, "bob-0123456789abcdef0", &features::ALL).await;
     let (_, _, status, output) = control.result().await;
     assert_eq!(status, "Failed");
@@ -512,7 +609,10 @@ async fn what_the_client_must_not_do_ends_the_session() {
 async fn what_cannot_be_forwarded_is_refused_before_anything_starts() {
     let (server, mut node, mut control) = start().await;
     let cases = [
-        (json!({"type": "LocalPortForwarding"}), "Port number is empty"),
+        (
+            json!({"type": "LocalPortForwarding"}),
+            "Port number is empty",
+        ),
         (
             json!({"portNumber": "80", "host": "169.254.169.254", "type": "LocalPortForwarding"}),
             "Forwarding to IP address 169.254.169.254 is forbidden.",
@@ -524,7 +624,9 @@ async fn what_cannot_be_forwarded_is_refused_before_anything_starts() {
     ];
     for (number, (properties, reason)) in cases.into_iter().enumerate() {
         let session_id = format!("bob-{number:017x}");
-        control.start_session(&session_id, document(properties)).await;
+        control
+            .start_session(&session_id, document(properties))
+            .await;
         let (message_id, of, status, output) = control.result().await;
         assert_eq!((of, status.as_str()), (session_id.clone(), "Failed"));
         assert!(output.contains(reason), "{output}");
@@ -559,7 +661,10 @@ async fn official<'a>(
     // An official client loses its mind over an acknowledgement behind the end of the handshake.
     let at = |wanted: &(String, PayloadType)| peer.frames.iter().position(|frame| frame == wanted);
     let acknowledged = at(&("acknowledge".to_owned(), PayloadType::NONE));
-    let complete = at(&("output_stream_data".to_owned(), PayloadType::HANDSHAKE_COMPLETE));
+    let complete = at(&(
+        "output_stream_data".to_owned(),
+        PayloadType::HANDSHAKE_COMPLETE,
+    ));
     assert!(acknowledged.unwrap() < complete.unwrap());
     peer
 }
@@ -612,7 +717,9 @@ async fn a_destination_that_ends_or_refuses_is_told_to_official_clients() {
     let (mut far, ()) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
         client.step().await;
     });
-    far.write_all(&pattern(2_000_000, 9)[..100_000]).await.unwrap();
+    far.write_all(&pattern(2_000_000, 9)[..100_000])
+        .await
+        .unwrap();
     drop(far);
     client
         .until("the end", |client| client.closed.contains(&id))
@@ -674,7 +781,10 @@ async fn a_connection_over_standard_input_and_output_is_the_session() {
     }
     assert!(got == sent);
     // The client's end of it closes the connection, hence the session.
-    peer.send(PayloadType::FLAG, flag::DISCONNECT_TO_PORT.to_be_bytes().to_vec());
+    peer.send(
+        PayloadType::FLAG,
+        flag::DISCONNECT_TO_PORT.to_be_bytes().to_vec(),
+    );
     peer.step().await;
     while !peer.states.iter().any(|state| state == "Terminating") {
         peer.step().await;
@@ -705,7 +815,10 @@ async fn old_clients_have_one_connection_after_the_other() {
     for text in [&b"first"[..], b"second"] {
         peer.send(PayloadType::OUTPUT, text.to_vec());
         assert_eq!(peer.delivery().await.payload, text);
-        peer.send(PayloadType::FLAG, flag::DISCONNECT_TO_PORT.to_be_bytes().to_vec());
+        peer.send(
+            PayloadType::FLAG,
+            flag::DISCONNECT_TO_PORT.to_be_bytes().to_vec(),
+        );
     }
     let terminate = flag::TERMINATE_SESSION.to_be_bytes().to_vec();
     peer.send(PayloadType::FLAG, terminate);

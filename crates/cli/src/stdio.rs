@@ -336,24 +336,11 @@ fn write_all(
         // Not before: what the loop writes itself must come behind it.
         unwritten.fetch_sub(1, Ordering::SeqCst);
         // Nobody can be told that standard error is gone.
-        if matches!(stream, Stream::Stdout)
-            && let Err(error) = written
-        {
-            pieces.close();
-            write_errors(pieces);
-            return Err(error);
+        if matches!(stream, Stream::Stdout) {
+            written?;
         }
     }
     Ok(())
-}
-
-/// What was given for standard error before anybody knew that standard output is closed.
-fn write_errors(mut pieces: mpsc::Receiver<(Stream, Bytes)>) {
-    while let Some((stream, piece)) = pieces.blocking_recv() {
-        if matches!(stream, Stream::Stderr) {
-            let _ = io::stderr().write_all(&piece);
-        }
-    }
 }
 
 fn write_raw(out: impl std::os::fd::AsFd, mut piece: &[u8]) -> io::Result<()> {

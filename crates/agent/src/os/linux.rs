@@ -26,8 +26,8 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     process::{
-        DumpableBehavior, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open,
-        pidfd_send_signal,
+        DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions,
+        pidfd_open, pidfd_send_signal,
     },
     pty::OpenptFlags,
     termios::{InputModes, OptionalActions, Winsize},
@@ -58,6 +58,13 @@ const EXIT_POLL: Duration = Duration::from_millis(500);
 pub(crate) fn limit_unconfirmed(connection: impl AsFd, limit: Duration) -> io::Result<()> {
     let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(connection, milliseconds)?;
+    Ok(())
+}
+
+/// Has a connection be reset when it is closed, instead of ended: what was not delivered is dropped, and
+/// the other side sees that something is missing.
+pub(crate) fn reset_on_close(connection: impl AsFd) -> io::Result<()> {
+    rustix::net::sockopt::set_socket_linger(connection, Some(Duration::ZERO))?;
     Ok(())
 }
 
@@ -106,6 +113,19 @@ fn close_inherited_on_exec() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has as many files open from now on as the system lets this process have. Not for one that starts
+/// programs: some misbehave with more than usual.
+pub(crate) fn allow_many_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "cannot have more files open");
+    }
 }
 
 /// Gives up every right but `account`'s, for good. Only for a process of one thread: the kernel
@@ -604,6 +624,9 @@ pub(crate) fn local_address(server: SocketAddr) -> Option<IpAddr> {
 
 // ---- processes ----------------------------------------------------------------------------------
 
+/// More than the kernel says in a process's `stat`: 52 numbers and a short name.
+const STAT_LIMIT: usize = 2048;
+
 /// What `/proc` says about one process.
 struct ProcessStat {
     state: u8,
@@ -612,7 +635,11 @@ struct ProcessStat {
 }
 
 fn process_stat(pid: u32) -> Option<ProcessStat> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let mut buffer = [0; STAT_LIMIT];
+    // The kernel gives it in one piece. Looking for a session's members reads one of each process.
+    let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let read = rustix::io::read(&file, &mut buffer).ok()?;
+    let text = buffer.get(..read)?;
     // The name stands in parentheses and may hold anything, parentheses too.
     let end = text.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
@@ -933,15 +960,13 @@ impl SessionProcess {
 
     /// Tells every process of the session that the terminal is gone.
     pub(crate) fn hang_up(&self) {
-        self.signal_session(Signal::HUP);
         // A stopped job acts on it only when continued.
-        self.signal_session(Signal::CONT);
+        self.signal_session(&[Signal::HUP, Signal::CONT]);
     }
 
     /// Tells every process of the session to end.
     pub(crate) fn terminate(&self) {
-        self.signal_session(Signal::TERM);
-        self.signal_session(Signal::CONT);
+        self.signal_session(&[Signal::TERM, Signal::CONT]);
     }
 
     /// Sends the signal of this name, without `SIG`, to the program's process group; false when there is
@@ -959,7 +984,7 @@ impl SessionProcess {
 
     /// Ends every process of the session.
     pub(crate) fn kill(&self) {
-        self.signal_session(Signal::KILL);
+        self.signal_session(&[Signal::KILL]);
     }
 
     /// Whether any process of the session is left.
@@ -967,9 +992,11 @@ impl SessionProcess {
         !self.members().is_empty()
     }
 
-    fn signal_session(&self, signal: Signal) {
+    fn signal_session(&self, signals: &[Signal]) {
         for pid in self.members() {
-            signal_checked(pid, signal, |stat| stat.session == self.session);
+            for &signal in signals {
+                signal_checked(pid, signal, |stat| stat.session == self.session);
+            }
         }
     }
 

@@ -80,9 +80,9 @@ pub(crate) struct DataChannel {
     staged: Option<Bytes>,
     events: VecDeque<ChannelEvent>,
     had_room: bool,
-    was_drained: bool,
     /// What counts as room.
     least_room: usize,
+    was_drained: bool,
     announced: bool,
     features: Vec<String>,
 }
@@ -109,8 +109,8 @@ impl DataChannel {
             staged: None,
             events: VecDeque::new(),
             had_room: false,
-            was_drained: true,
             least_room: 1,
+            was_drained: true,
             announced: false,
             features: Vec::new(),
         }

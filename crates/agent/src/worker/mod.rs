@@ -35,13 +35,13 @@ use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 use zeroize::Zeroizing;
 
-pub(crate) use self::{
-    port::{PortPlan, PortRefusal},
-    requests::{Request, ask},
-};
 use self::{
     channel::{ChannelOptions, DataChannel},
     session::SessionOptions,
+};
+pub(crate) use self::{
+    port::{PortPlan, PortRefusal},
+    requests::{Request, ask},
 };
 use crate::{
     data_dir::SessionDir,

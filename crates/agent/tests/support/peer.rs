@@ -87,7 +87,10 @@ impl<'a> Peer<'a> {
             ticket: Some(Secret::new(format!("SRT1.ticket-{}", self.tickets))),
         };
         socket
-            .send(Message::Binary(service::sortie_features(stamp(), &greeting)))
+            .send(Message::Binary(service::sortie_features(
+                stamp(),
+                &greeting,
+            )))
             .await
             .unwrap();
         self.link.connected(self.now());
@@ -145,7 +148,9 @@ impl<'a> Peer<'a> {
             }
             self.outbox.pop_front();
         }
-        let Some(socket) = self.socket.as_mut() else { return };
+        let Some(socket) = self.socket.as_mut() else {
+            return;
+        };
         while let Some(frame) = self.link.poll_transmit(now) {
             if socket.send(Message::Binary(frame)).await.is_err() {
                 return self.break_connection();
@@ -156,7 +161,9 @@ impl<'a> Peer<'a> {
         }
         let mut patience = Duration::from_millis(10);
         for _ in 0..64 {
-            let Some(socket) = self.socket.as_mut() else { return };
+            let Some(socket) = self.socket.as_mut() else {
+                return;
+            };
             match timeout(patience, socket.next()).await {
                 Err(_) => return,
                 Ok(Some(Ok(Message::Binary(bytes)))) => self.receive(bytes),
@@ -186,7 +193,11 @@ impl<'a> Peer<'a> {
     }
 
     fn room(&self) -> usize {
-        if self.outbox.is_empty() { self.link.writable() } else { 0 }
+        if self.outbox.is_empty() {
+            self.link.writable()
+        } else {
+            0
+        }
     }
 }
 
@@ -234,7 +245,7 @@ impl<'a> Ours<'a> {
     }
 
     pub(crate) async fn step(&mut self) {
-        while self.peer.room() > 32 << 10
+        while self.peer.room() > 80 << 10
             && let Some((payload_type, payload)) = self.streams.next_message(64 << 10)
         {
             let now = self.peer.now();

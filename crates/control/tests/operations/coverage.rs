@@ -451,6 +451,11 @@ async fn no_operation_is_done_for_those_who_may_not() {
         };
         let before = succeeded(rule.name);
         for caller in stage.unwelcome(rule.access).await {
+            // AWS's policy for nodes lets them read documents.
+            let reads = matches!(rule.name, "DescribeDocument" | "GetDocument");
+            if reads && matches!(&caller, Caller::Node(node) if node.access_key_id.is_some()) {
+                continue;
+            }
             let outcome = stage.perform(rule, caller.clone()).await;
             assert!(outcome.is_err(), "{} as {caller:?}", rule.name);
         }

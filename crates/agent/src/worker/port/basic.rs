@@ -32,8 +32,8 @@ pub(super) async fn run(
     outside: &mut Outside,
 ) -> Result<(), End> {
     let connected = dial(target, outside).await?;
-    let connection =
-        connected.map_err(|why| End::Failed(format!("Unable to connect to specified port: {why}")))?;
+    let connection = connected
+        .map_err(|why| End::Failed(format!("Unable to connect to specified port: {why}")))?;
     outside.is_running = true;
     let mut basic = Basic {
         target,

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    destination::{connect, refusal},
+    destination::{Connection, connect, refusal},
     hub::{Hub, Multiplexer},
     listen::Listener,
     plan::{LOCALHOST, PortKind, Target, absolute},
@@ -33,6 +33,8 @@ const OVERHEAD: usize = 64;
 const CONNECTS: usize = 64;
 /// How often a client that listens for it is told that the node is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long nothing is accepted after it failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest name of a host that there is.
 const LONGEST_HOST: usize = 255;
 
@@ -50,6 +52,7 @@ pub(super) struct Forward<'a, M> {
     outside: &'a mut Outside,
     hub: Hub<M>,
     listener: Option<Listener>,
+    accepts_from: Instant,
     connections: JoinSet<Carried>,
     connects: Arc<Semaphore>,
     needs_streams: bool,
@@ -68,6 +71,7 @@ impl<'a, M: Multiplexer> Forward<'a, M> {
             outside,
             hub: Hub::new(multiplexer),
             listener,
+            accepts_from: Instant::now(),
             connections: JoinSet::new(),
             connects: Arc::new(Semaphore::new(CONNECTS)),
         }
@@ -94,12 +98,12 @@ impl<'a, M: Multiplexer> Forward<'a, M> {
                         return self.leave().await;
                     }
                 }
-                accepted = accept(self.listener.as_ref()) => match accepted {
+                accepted = accept(self.listener.as_ref(), self.accepts_from) => match accepted {
                     Ok(connection) => self.carry_back(connection),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         // Out of files, mostly: it would fail again at once.
-                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        self.accepts_from = Instant::now() + ACCEPT_PAUSE;
                     }
                 },
                 _ = keep_alive.tick() => self.hub.keep_alive(),
@@ -197,7 +201,7 @@ impl<'a, M: Multiplexer> Forward<'a, M> {
         }
     }
 
-    fn carry_back(&mut self, connection: super::destination::Connection) {
+    fn carry_back(&mut self, connection: Connection) {
         // Who comes while there are too many is sent away.
         let Ok(id) = self.hub.open() else { return };
         let hub = self.hub.clone();
@@ -220,11 +224,11 @@ impl<'a, M: Multiplexer> Forward<'a, M> {
         }
     }
 
-    /// Sends what is left.
+    /// Sends what is left, and that may have to wait for the client to read.
     async fn leave(&mut self) -> Result<(), End> {
         loop {
             self.give()?;
-            if !self.hub.has_message() {
+            if self.hub.is_done() {
                 return self.outside.drain().await;
             }
             let takes_input = self.hub.takes_input();
@@ -260,11 +264,14 @@ fn chosen(destination: Destination) -> Result<Target, &'static str> {
     }
 }
 
-async fn accept(listener: Option<&Listener>) -> std::io::Result<super::destination::Connection> {
-    match listener {
-        Some(listener) => listener.accept().await,
-        None => std::future::pending().await,
+async fn accept(listener: Option<&Listener>, from: Instant) -> std::io::Result<Connection> {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    if Instant::now() < from {
+        tokio::time::sleep_until(from).await;
     }
+    listener.accept().await
 }
 
 fn ticks() -> Interval {

@@ -36,6 +36,7 @@ use self::{
     streams::OurStreams,
 };
 use super::outside::{End, Outside};
+use crate::os;
 
 /// Runs a port session to its end.
 pub(super) async fn run(plan: &PortPlan, outside: &mut Outside) -> Result<End, End> {
@@ -46,6 +47,7 @@ pub(super) async fn run(plan: &PortPlan, outside: &mut Outside) -> Result<End, E
             "this kind of session needs a client of Sortie: official clients do not know it".into(),
         ));
     }
+    os::allow_many_files();
     outside.channel.pace();
     let (listener, properties) = prepare(plan, outside).await?;
     let handshake = NodeHandshake::new(SessionType::Port, properties, "");
@@ -83,10 +85,7 @@ async fn run_official(
 
 /// What has to be there before the client hears that the session has begun: a destination that is not
 /// forbidden, a port that is bound. The properties that the client is told.
-async fn prepare(
-    plan: &PortPlan,
-    outside: &mut Outside,
-) -> Result<(Option<Listener>, Value), End> {
+async fn prepare(plan: &PortPlan, outside: &mut Outside) -> Result<(Option<Listener>, Value), End> {
     match &plan.kind {
         PortKind::Stdio(target) | PortKind::Local(target) => {
             check(target, outside).await?;
