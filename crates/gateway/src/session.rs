@@ -22,7 +22,7 @@ use sortie_channel::{
     frame::Frame,
     streams::RefusalCode,
 };
-use sortie_control::{DataGrant, Side, StreamJudge, StreamRecords, StreamVerdict};
+use sortie_control::{DataGrant, Side, StreamJudge, StreamRecords, StreamVerdict, run_as_of};
 use sortie_ports::Session;
 use tokio::{
     sync::mpsc,
@@ -520,8 +520,9 @@ impl SessionTask {
             document_name: row.document_name.clone(),
             document_content: row.document_content.clone(),
             session_id: row.id.as_str().to_owned(),
-            parameters: plain_parameters(&row.parameters),
-            run_as_user: String::new(),
+            // The document has them in it: official agents would fill in once more.
+            parameters: Value::Object(Map::new()),
+            run_as_user: run_as_of(&row.document_content).to_owned(),
             session_owner: row.owner.to_string(),
             sortie,
         };
@@ -780,38 +781,5 @@ impl SessionTask {
         if self.line(side).take().is_some() {
             self.course.lost(side);
         }
-    }
-}
-
-/// A node takes texts where the API takes lists of texts.
-fn plain_parameters(parameters: &Value) -> Value {
-    let Value::Object(parameters) = parameters else {
-        return Value::Object(Map::new());
-    };
-    let plain = |value: &Value| match value.as_array().map(Vec::as_slice) {
-        Some([only]) => only.clone(),
-        _ => value.clone(),
-    };
-    Value::Object(
-        parameters
-            .iter()
-            .map(|(name, value)| (name.clone(), plain(value)))
-            .collect(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn single_texts_lose_their_list() {
-        assert_eq!(
-            plain_parameters(&json!({"portNumber": ["22"], "commands": ["a", "b"]})),
-            json!({"portNumber": "22", "commands": ["a", "b"]})
-        );
-        assert_eq!(plain_parameters(&Value::Null), json!({}));
     }
 }

@@ -11,9 +11,14 @@
 //! same holds for the agent's memory, but the account can of course read the agent's files.
 
 mod channel;
+mod command;
+mod leaving;
+mod outside;
+mod port;
+mod program;
 mod requests;
 mod session;
-mod shell;
+mod terminal;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -30,10 +35,13 @@ use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 use zeroize::Zeroizing;
 
-pub(crate) use self::requests::{Request, ask};
 use self::{
     channel::{ChannelOptions, DataChannel},
     session::SessionOptions,
+};
+pub(crate) use self::{
+    port::{PortPlan, PortRefusal},
+    requests::{Request, ask},
 };
 use crate::{
     data_dir::SessionDir,
@@ -215,12 +223,9 @@ async fn work(
         },
         dialer,
     );
-    let Work::Shell { profile } = &message.work else {
-        return TaskResult::failed("this session type is not supported", crate::clock::wall());
-    };
     let options = SessionOptions {
         account: message.account.clone(),
-        shell_profile: profile.clone(),
+        work: message.work.clone(),
         idle_limit: message.idle_limit,
     };
     let result = session::run(options, channel, asked).await;
