@@ -316,11 +316,9 @@ mod tests {
             };
             judge("web", "s-1", &outcome)
         };
-        assert_eq!(judged(io::ErrorKind::BrokenPipe), Ok(141));
-        assert!(
-            judged(io::ErrorKind::StorageFull)
-                .unwrap_err()
-                .contains("standard output")
-        );
+        assert_eq!(judged(io::ErrorKind::BrokenPipe, None), Ok(141));
+        assert_eq!(judged(io::ErrorKind::BrokenPipe, Some(4)), Ok(4));
+        let failed = judged(io::ErrorKind::StorageFull, Some(0)).unwrap_err();
+        assert!(failed.contains("standard output"), "{failed}");
     }
 }
