@@ -37,6 +37,8 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(15);
 const PING_PAYLOAD: &[u8] = b"keepalive";
 /// What is read of the connection at a time. TLS by itself asks for 4 KiB.
 const READ_AHEAD: usize = 128 * 1024;
+/// What TLS takes to encrypt at a time: a large frame and more.
+const TLS_BUFFER: usize = 256 * 1024;
 /// What is read of TLS at a time: about one of its records.
 const READ_BUFFER: usize = 16 * 1024;
 /// Frames collected before they go to the kernel.
@@ -129,9 +131,9 @@ impl Dialer {
         let name =
             ServerName::try_from(self.endpoint.host().to_owned()).map_err(|_| DialError::Name)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls));
-        Ok(Box::new(
-            tls.connect(name, tcp).await.map_err(DialError::Tls)?,
-        ))
+        let mut stream = tls.connect(name, tcp).await.map_err(DialError::Tls)?;
+        stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+        Ok(Box::new(stream))
     }
 }
 

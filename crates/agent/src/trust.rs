@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::{
+    CipherSuite, ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 /// Why no TLS configuration could be made.
@@ -36,7 +39,7 @@ pub(crate) fn client_config(ca_pem: Option<&str>) -> Result<Arc<ClientConfig>, T
     if roots.is_empty() {
         return Err(TrustError::Nobody);
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .map_err(TrustError::Tls)?
         .with_root_certificates(roots)
@@ -44,6 +47,14 @@ pub(crate) fn client_config(ca_pem: Option<&str>) -> Result<Arc<ClientConfig>, T
     // Websockets need HTTP/1.1, and REST calls gain nothing from another connection kind.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The usual suites, with the fastest that is as good as the others first: it carries tunnels.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let suites = &mut provider.cipher_suites;
+    suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, TrustError> {

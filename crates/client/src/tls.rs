@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::{
+    CipherSuite, ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 /// A TLS configuration shared by API calls and data channels. Cheap to clone.
@@ -49,7 +52,7 @@ impl Tls {
         if let Some(path) = bundle {
             add_bundle(&mut roots, path)?;
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?
             .with_root_certificates(roots)
@@ -60,6 +63,14 @@ impl Tls {
     pub(crate) fn config(&self) -> &Arc<ClientConfig> {
         &self.0
     }
+}
+
+/// The usual suites, with the fastest that is as good as the others first: it carries tunnels.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let suites = &mut provider.cipher_suites;
+    suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 fn add_bundle(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, BufReader},
     net::TcpStream,
     sync::mpsc,
 };
@@ -27,6 +27,11 @@ pub(super) type Socket = WebSocketStream<Box<dyn Io>>;
 
 /// The longest message that is taken. Frames of both kinds of ends are far smaller.
 const MAX_MESSAGE: usize = 16 << 20;
+
+/// What is read of the connection at a time. TLS by itself asks for 4 KiB.
+const READ_AHEAD: usize = 128 << 10;
+/// What TLS takes to encrypt at a time: a large frame and more.
+const TLS_BUFFER: usize = 256 << 10;
 
 /// Why a websocket did not open.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +88,11 @@ async fn dial_untimed(url: &str, tls: &Tls) -> Result<Socket, DialError> {
         .map_err(|error| failed(error.to_string()))?;
     tcp.set_nodelay(true)
         .map_err(|error| failed(error.to_string()))?;
+    let tcp = BufReader::with_capacity(READ_AHEAD, tcp);
     let stream: Box<dyn Io> = if secure {
-        Box::new(secure_stream(tcp, host, tls).await?)
+        let mut stream = secure_stream(tcp, host, tls).await?;
+        stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+        Box::new(stream)
     } else {
         Box::new(tcp)
     };
@@ -100,10 +108,10 @@ async fn dial_untimed(url: &str, tls: &Tls) -> Result<Socket, DialError> {
 }
 
 async fn secure_stream(
-    tcp: TcpStream,
+    tcp: BufReader<TcpStream>,
     host: &str,
     tls: &Tls,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, DialError> {
+) -> Result<tokio_rustls::client::TlsStream<BufReader<TcpStream>>, DialError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::BadUrl)?;
     // Websockets are HTTP/1.1; API calls may agree on more.
     let mut config = tls.config().as_ref().clone();
@@ -128,7 +136,7 @@ async fn secure_stream(
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(32 << 10)
-        .write_buffer_size(32 << 10)
+        .write_buffer_size(128 << 10)
         .max_write_buffer_size(4 << 20)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
