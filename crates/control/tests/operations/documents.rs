@@ -904,6 +904,60 @@ async fn preferences_hold_for_the_next_session() {
     assert!(matches!(root, Err(DocumentError::InvalidContent(_))));
 }
 
+/// As an older or newer program may have left them, or somebody with an editor.
+#[tokio::test]
+async fn preferences_that_cannot_be_read_are_in_the_way_of_what_they_are_for() {
+    let world = World::start().await;
+    let node_id = node(&world, 0).await;
+    let name = PREFERENCES.to_owned();
+    let document = sortie_ports::Document {
+        name: name.clone(),
+        created: START,
+        default_version: 1,
+        latest_version: 1,
+        next_version: 2,
+        target_type: None,
+        shared_with: BTreeMap::new(),
+        revision: 1,
+        tags: Vec::new(),
+    };
+    let version = sortie_ports::DocumentVersion {
+        document: name,
+        number: 1,
+        version_name: None,
+        display_name: None,
+        format: "JSON".into(),
+        content: shell(&json!({"runAsEnabled": "perhaps"})),
+        created: START,
+    };
+    let commit = sortie_ports::Commit {
+        changes: vec![sortie_ports::Change::InsertDocument {
+            document: Box::new(document),
+            version: Box::new(version),
+            limit: 9,
+        }],
+        trail: Vec::new(),
+    };
+    sortie_ports::State::commit(&*world.state, commit)
+        .await
+        .unwrap();
+    let command = wanted(
+        &node_id,
+        "AWS-StartInteractiveCommand",
+        &[("command", "id")],
+    );
+    for input in [start(node_id.as_str()), command] {
+        let refused = starts(&world, input).await;
+        assert!(
+            matches!(refused, Err(StartSessionError::Refused(_))),
+            "{refused:?}"
+        );
+    }
+    // They can be replaced.
+    save_preferences(&world, &json!({})).await;
+    assert!(starts(&world, start(node_id.as_str())).await.is_ok());
+}
+
 #[tokio::test]
 async fn the_principals_tag_says_as_whom_a_session_runs() {
     let world = World::start().await;
