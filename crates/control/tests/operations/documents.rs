@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sortie_control::{
     AddTagsToResourceInput, Caller, CreateDocumentInput, DocumentError, DocumentFilter,
-    DocumentInput, DocumentView, ListDocumentVersionsInput, ListDocumentsInput,
-    ListTagsForResourceInput, ModifyDocumentPermissionInput, ServiceSettingError,
-    ServiceSettingInput, StartSessionError, StartSessionInput, UpdateDocumentInput,
-    UpdateServiceSettingInput, run_as_of,
+    DocumentInput, DocumentView, Holder, ListDocumentVersionsInput, ListDocumentsInput,
+    ListTagsForResourceInput, ModifyDocumentPermissionInput, RoleCaller, ServiceSettingError,
+    ServiceSettingInput, StartSessionError, StartSessionInput, TemporarySession,
+    UpdateDocumentInput, UpdateServiceSettingInput, run_as_of,
 };
 use sortie_ports::Session;
-use sortie_types::NodeId;
+use sortie_types::{AccessKeyId, NodeId};
 
 use crate::{
     access::{allow, deny, grant, node, person, user},
-    world::{START, World, call, start},
+    world::{START, World, call, role_of, start},
 };
 
 const PREFERENCES: &str = "SSM-SessionManagerRunShell";
@@ -989,6 +989,37 @@ async fn the_principals_tag_says_as_whom_a_session_runs() {
             "{name}: {refused:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_session_tag_counts_before_the_tag_of_the_role() {
+    let world = World::start().await;
+    let node_id = node(&world, 0).await;
+    save_preferences(&world, &json!({"runAsEnabled": true})).await;
+    let mut role = role_of(&world, "Ops", "ssm.amazonaws.com").await;
+    grant(
+        &world,
+        &Holder::Role("Ops".into()),
+        "own",
+        &[allow("ssm:StartSession", "*")],
+    )
+    .await;
+    let tag = |value: &str| sortie_types::Tag::new("ssmsessionrunas", value).unwrap();
+    role.tags = vec![tag("of-role")];
+    let run_as = async |tags: Vec<sortie_types::Tag>| {
+        let mut session = TemporarySession::new(START, START);
+        session.tags = tags;
+        let caller = Caller::Role(Box::new(RoleCaller {
+            role: role.clone(),
+            session_name: "carol".into(),
+            access_key_id: AccessKeyId::temporary([5; 16]),
+            session,
+        }));
+        let session = starts_as(&world, caller, start(node_id.as_str())).await;
+        run_as_of(&session.unwrap().document_content).to_owned()
+    };
+    assert_eq!(run_as(Vec::new()).await, "of-role");
+    assert_eq!(run_as(vec![tag("of-session")]).await, "of-session");
 }
 
 #[tokio::test]
