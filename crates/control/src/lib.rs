@@ -58,13 +58,11 @@ pub use call::{
 pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
 pub use control::{Control, OpenError, Settings};
 pub use documents::{
-    operations::{
-        CreateDocumentInput, DocumentError, DocumentFilter, DocumentInput, DocumentPage,
-        DocumentParameterView, DocumentView, GetDocumentOutput, ListDocumentVersionsInput,
-        ListDocumentsInput, UpdateDocumentInput,
-    },
+    operations::{CreateDocumentInput, DocumentError, DocumentInput, UpdateDocumentInput},
     permissions::{DescribeDocumentPermissionInput, ModifyDocumentPermissionInput, SharedWith},
+    reading::{DocumentPage, GetDocumentOutput, ListDocumentVersionsInput, ListDocumentsInput},
     run_as_of,
+    view::{DocumentFilter, DocumentParameterView, DocumentView},
 };
 pub use enrol::{
     RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,

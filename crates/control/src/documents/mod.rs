@@ -1,7 +1,7 @@
 //! Session documents: what a session may be. How they are written and checked is in [`parse`],
 //! [`schema`], [`parameters`], [`inputs`], [`properties`] and [`destination`]; those that every
-//! installation has in [`builtin`]; what a session is made of them in [`resolve`]. The operations on
-//! documents are in [`operations`].
+//! installation has in [`builtin`]; what a session is made of them in [`resolve`] and [`start`]. The
+//! operations on documents are in [`operations`], [`reading`] and [`permissions`].
 
 mod builtin;
 pub(crate) mod destination;
@@ -11,9 +11,11 @@ mod parameters;
 mod parse;
 pub(crate) mod permissions;
 mod properties;
+pub(crate) mod reading;
 mod resolve;
 mod schema;
 mod start;
+pub(crate) mod view;
 
 use sortie_types::Arn;
 

@@ -1,20 +1,20 @@
-//! The operations on documents. A caller who may not ask about a document does not learn whether there
+//! The operations that change documents, and what all operations on them share. A caller who may not ask about a document does not learn whether there
 //! is one.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use sortie_ports::{
     Change, Conflict, Document, DocumentVersion, DocumentVersionKey, Signal, StoreError,
 };
-use sortie_types::{InvalidTag, Tag, Timestamp};
+use sortie_types::{InvalidTag, Timestamp};
 
 use super::{
     DEFAULT_DOCUMENT, SessionType,
-    builtin::{BUILT_IN, BuiltIn, CREATED, RESERVED_PREFIXES, built_in},
+    builtin::{BuiltIn, RESERVED_PREFIXES, built_in},
     name,
-    parse::{Format, Unreadable, read, write},
+    parse::{Format, Unreadable, read},
     schema::{InvalidContent, SessionDocument},
-    start::{content_of, stored},
+    start::stored,
+    view::{DocumentView, SESSION},
 };
 use crate::{
     Control,
@@ -23,18 +23,13 @@ use crate::{
     context::Keys,
     sessions::asked_document,
     tags::{TAG_LIMIT, parse_tags},
-    token,
     trail::Done,
 };
 
-/// The type of all documents here.
-const SESSION: &str = "Session";
 /// How many documents an account may have.
 const MOST_DOCUMENTS: usize = 500;
 /// How many versions a document may have.
 const MOST_VERSIONS: usize = 1_000;
-/// Documents, or versions, on a page, at most and unless asked otherwise.
-const PAGE: usize = 50;
 /// How often a change is decided anew because the document changed meanwhile.
 const ATTEMPTS: usize = 8;
 
@@ -91,110 +86,6 @@ pub struct DocumentInput {
     pub version: Option<String>,
     /// The name of a version.
     pub version_name: Option<String>,
-}
-
-/// One condition of a listing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DocumentFilter {
-    /// `DocumentType`, `Name`, `Owner`, `PlatformTypes`, `SearchKeyword`, `TargetType` or `tag:` and
-    /// the key of a tag.
-    pub key: String,
-    /// One of them must be met.
-    pub values: Vec<String>,
-}
-
-/// What to list.
-#[derive(Clone, Debug, Default)]
-pub struct ListDocumentsInput {
-    /// All must hold.
-    pub filters: Vec<DocumentFilter>,
-    /// Up to 50.
-    pub max_results: Option<usize>,
-    /// Of the page before.
-    pub next_token: Option<String>,
-}
-
-/// The versions of which document.
-#[derive(Clone, Debug, Default)]
-pub struct ListDocumentVersionsInput {
-    /// By name or ARN.
-    pub name: String,
-    /// Up to 50.
-    pub max_results: Option<usize>,
-    /// Of the page before.
-    pub next_token: Option<String>,
-}
-
-/// A part of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocumentPage<T> {
-    /// The items.
-    pub items: Vec<T>,
-    /// For the next page, if there is one.
-    pub next_token: Option<String>,
-}
-
-/// A parameter as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocumentParameterView {
-    /// Its name.
-    pub name: String,
-    /// `String` and the like.
-    pub kind: &'static str,
-    /// For people.
-    pub description: Option<String>,
-    /// As text.
-    pub default: Option<String>,
-}
-
-/// One version of a document, and what is known of the document.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DocumentView {
-    /// The document.
-    pub name: String,
-    /// The account, or who made it for every installation.
-    pub owner: String,
-    /// When the document was made.
-    pub created: Timestamp,
-    /// This version.
-    pub version: i64,
-    /// Its name.
-    pub version_name: Option<String>,
-    /// When the version was made.
-    pub version_created: Timestamp,
-    /// For people.
-    pub display_name: Option<String>,
-    /// As the version says.
-    pub description: Option<String>,
-    /// In order of names.
-    pub parameters: Vec<DocumentParameterView>,
-    /// `Windows`, `Linux`, `MacOS`.
-    pub platform_types: Vec<&'static str>,
-    /// The newest version.
-    pub latest_version: i64,
-    /// The version in force.
-    pub default_version: i64,
-    /// `JSON` or `YAML`.
-    pub format: String,
-    /// As it was given.
-    pub content: String,
-    /// SHA-256 of the content, in hex.
-    pub hash: String,
-    /// What it is for.
-    pub target_type: Option<String>,
-    /// In order of keys.
-    pub tags: Vec<Tag>,
-}
-
-/// A document in the format that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GetDocumentOutput {
-    /// The version.
-    pub view: DocumentView,
-    /// Its content in that format.
-    pub content: String,
-    /// `JSON`, `YAML` or `TEXT`.
-    pub format: String,
 }
 
 /// Why nothing was done with a document.
@@ -300,141 +191,6 @@ impl There {
     }
 }
 
-impl DocumentView {
-    fn of_built_in(built_in: &BuiltIn) -> Self {
-        let version = DocumentVersion {
-            document: built_in.name.to_owned(),
-            number: 1,
-            version_name: None,
-            display_name: None,
-            format: Format::Json.as_str().to_owned(),
-            content: built_in.content.clone(),
-            created: CREATED,
-        };
-        let document = Document {
-            name: built_in.name.to_owned(),
-            created: CREATED,
-            default_version: 1,
-            latest_version: 1,
-            next_version: 2,
-            target_type: None,
-            shared_with: std::collections::BTreeMap::new(),
-            revision: 0,
-            tags: Vec::new(),
-        };
-        let content = Some(&built_in.document);
-        Self::new(document, version, built_in.owner.to_owned(), content)
-    }
-
-    fn new(
-        document: Document,
-        version: DocumentVersion,
-        owner: String,
-        content: Option<&SessionDocument>,
-    ) -> Self {
-        let parameters = content.map(|content| content.parameters.iter());
-        let parameter =
-            |(name, parameter): (&String, &super::parameters::Parameter)| DocumentParameterView {
-                name: name.clone(),
-                kind: parameter.kind.as_str(),
-                description: parameter.description.clone(),
-                default: parameter.default.clone(),
-            };
-        let description = content.map(|content| content.description.clone());
-        Self {
-            owner,
-            created: document.created,
-            version: version.number,
-            version_name: version.version_name,
-            version_created: version.created,
-            display_name: version.display_name,
-            description: description.filter(|description| !description.is_empty()),
-            parameters: parameters.into_iter().flatten().map(parameter).collect(),
-            platform_types: content
-                .map(SessionDocument::platform_types)
-                .unwrap_or_default(),
-            latest_version: document.latest_version,
-            default_version: document.default_version,
-            format: version.format,
-            hash: hash(&version.content),
-            content: version.content,
-            target_type: document.target_type,
-            tags: document.tags,
-            name: document.name,
-        }
-    }
-
-    /// As the trail shows it.
-    fn shown(&self) -> Value {
-        json!({"documentDescription": {
-            "name": self.name,
-            "documentVersion": self.version.to_string(),
-            "documentType": SESSION,
-            "documentFormat": self.format,
-            "defaultVersion": self.default_version.to_string(),
-            "latestVersion": self.latest_version.to_string(),
-            "hash": self.hash,
-            "hashType": "Sha256",
-        }})
-    }
-
-    fn meets(&self, filter: &DocumentFilter, account: &str) -> bool {
-        let any = |meets: &dyn Fn(&str) -> bool| filter.values.iter().any(|value| meets(value));
-        match filter.key.as_str() {
-            "DocumentType" => any(&|value| value == SESSION),
-            "Name" => any(&|value| self.name.starts_with(value)),
-            "Owner" => any(&|value| self.is_owned(value, account)),
-            "PlatformTypes" => any(&|value| {
-                let mut platforms = self.platform_types.iter();
-                platforms.any(|platform| platform.eq_ignore_ascii_case(value))
-            }),
-            "SearchKeyword" => any(&|value| {
-                let value = value.to_lowercase();
-                let description = self.description.as_deref().unwrap_or_default();
-                [self.name.as_str(), description]
-                    .iter()
-                    .any(|text| text.to_lowercase().contains(&value))
-            }),
-            "TargetType" => any(&|value| self.target_type.as_deref() == Some(value)),
-            key => {
-                let key = key.strip_prefix("tag:").unwrap_or_default();
-                let tag = self.tags.iter().find(|tag| tag.key == key);
-                tag.is_some_and(|tag| any(&|value| tag.value == value))
-            }
-        }
-    }
-
-    fn is_owned(&self, by: &str, account: &str) -> bool {
-        let own = self.owner == account;
-        match by {
-            "All" => true,
-            "Private" | "Self" => own,
-            "Public" => !own,
-            "ThirdParty" => !own && self.owner != "Amazon",
-            owner => self.owner == owner,
-        }
-    }
-}
-
-/// Whether documents can be listed by it.
-fn is_filter_key(key: &str) -> bool {
-    let known = [
-        "DocumentType",
-        "Name",
-        "Owner",
-        "PlatformTypes",
-        "SearchKeyword",
-        "TargetType",
-    ];
-    known.contains(&key) || key.strip_prefix("tag:").is_some_and(|key| !key.is_empty())
-}
-
-fn hash(content: &str) -> String {
-    let digest = digest(&SHA256, content.as_bytes());
-    let bytes = digest.as_ref().iter();
-    bytes.map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Checks the content of a version, and gives it with its format.
 fn checked(
     name: &str,
@@ -522,14 +278,18 @@ impl Control {
             .ok_or_else(|| DocumentError::InvalidDocument(given.to_owned()))
     }
 
-    fn document_view(&self, document: Document, version: DocumentVersion) -> DocumentView {
+    pub(super) fn document_view(
+        &self,
+        document: Document,
+        version: DocumentVersion,
+    ) -> DocumentView {
         let content = stored(&version).ok();
         let owner = self.inner.names.account.to_string();
         DocumentView::new(document, version, owner, content.as_ref())
     }
 
     /// The version that is meant, the one in force unless another is named.
-    async fn wanted_version(
+    pub(super) async fn wanted_version(
         &self,
         there: There,
         input: &DocumentInput,
@@ -855,167 +615,6 @@ impl Control {
             removed: Some(wanted.version),
         })
     }
-
-    /// `GetDocument`.
-    ///
-    /// # Errors
-    /// As [`DocumentError`] says.
-    pub async fn get_document(
-        &self,
-        call: &Call,
-        input: DocumentInput,
-        format: Option<&str>,
-    ) -> Result<Recorded<GetDocumentOutput>, DocumentError> {
-        const RULE: OperationRule = authorize::GET_DOCUMENT;
-        let there = self.authorize_document(call, &RULE, &input.name).await?;
-        let view = self.wanted_version(there, &input).await?;
-        let format = format.unwrap_or(Format::Json.as_str());
-        // Exactly as it was given, wherever that will do.
-        let content = if format == view.format || format == "TEXT" {
-            view.content.clone()
-        } else {
-            converted(&view, format)?
-        };
-        let done = Done::with(GetDocumentOutput {
-            content,
-            format: format.to_owned(),
-            view,
-        });
-        let resource = self.inner.names.document_resource(&done.answer.view.name);
-        Ok(self.record(call, &RULE, done.about([resource])).await?)
-    }
-
-    /// `DescribeDocument`.
-    ///
-    /// # Errors
-    /// As [`DocumentError`] says.
-    pub async fn describe_document(
-        &self,
-        call: &Call,
-        input: DocumentInput,
-    ) -> Result<Recorded<DocumentView>, DocumentError> {
-        const RULE: OperationRule = authorize::DESCRIBE_DOCUMENT;
-        let there = self.authorize_document(call, &RULE, &input.name).await?;
-        let view = self.wanted_version(there, &input).await?;
-        let resource = self.inner.names.document_resource(&view.name);
-        let done = Done::with(view).about([resource]);
-        Ok(self.record(call, &RULE, done).await?)
-    }
-
-    /// `ListDocuments`, each in the version in force.
-    ///
-    /// # Errors
-    /// As [`DocumentError`] says.
-    pub async fn list_documents(
-        &self,
-        call: &Call,
-        input: ListDocumentsInput,
-    ) -> Result<Recorded<DocumentPage<DocumentView>>, DocumentError> {
-        const RULE: OperationRule = authorize::LIST_DOCUMENTS;
-        self.authorize(call, &RULE, Ask::any(), None, ()).await?;
-        let unknown = |filter: &&DocumentFilter| !is_filter_key(&filter.key);
-        if let Some(unknown) = input.filters.iter().find(unknown) {
-            return Err(DocumentError::InvalidFilterKey(unknown.key.clone()));
-        }
-        let sealer = &self.inner.page_sealer;
-        let after: Option<String> = token::cursor(sealer, RULE.name, input.next_token.as_deref())
-            .map_err(|_| DocumentError::InvalidNextToken)?;
-        let limit = input.max_results.unwrap_or(PAGE).clamp(1, PAGE);
-        let mut items = self
-            .matching_documents(after, limit + 1, &input.filters)
-            .await?;
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next_token = match items.last().filter(|_| more) {
-            Some(last) => Some(token::next_token(sealer, RULE.name, &last.name)?),
-            None => None,
-        };
-        let done = Done::with(DocumentPage { items, next_token });
-        Ok(self.record(call, &RULE, done).await?)
-    }
-
-    /// The next documents that match, behind `after`, `wanted` or more if there are.
-    async fn matching_documents(
-        &self,
-        mut after: Option<String>,
-        wanted: usize,
-        filters: &[DocumentFilter],
-    ) -> Result<Vec<DocumentView>, StoreError> {
-        let account = self.inner.names.account.as_str();
-        let mut found = Vec::new();
-        loop {
-            let own = self.inner.state.documents(after.clone(), PAGE).await?;
-            let last = own.last().filter(|_| own.len() == PAGE);
-            let until = last.map(|(document, _)| document.name.clone());
-            let is_next = |built_in: &&BuiltIn| {
-                after.as_deref().is_none_or(|after| built_in.name > after)
-                    && until.as_deref().is_none_or(|until| built_in.name <= until)
-            };
-            let built_in = BUILT_IN
-                .iter()
-                .filter(is_next)
-                .map(DocumentView::of_built_in);
-            let own = own
-                .into_iter()
-                .map(|(document, version)| self.document_view(document, version));
-            let mut page: Vec<DocumentView> = built_in.chain(own).collect();
-            page.retain(|view| filters.iter().all(|filter| view.meets(filter, account)));
-            page.sort_by(|one, other| one.name.cmp(&other.name));
-            found.extend(page);
-            if until.is_none() || found.len() >= wanted {
-                return Ok(found);
-            }
-            after = until;
-        }
-    }
-
-    /// `ListDocumentVersions`, newest first.
-    ///
-    /// # Errors
-    /// As [`DocumentError`] says.
-    pub async fn list_document_versions(
-        &self,
-        call: &Call,
-        input: ListDocumentVersionsInput,
-    ) -> Result<Recorded<DocumentPage<DocumentView>>, DocumentError> {
-        const RULE: OperationRule = authorize::LIST_DOCUMENT_VERSIONS;
-        let there = self.authorize_document(call, &RULE, &input.name).await?;
-        let sealer = &self.inner.page_sealer;
-        let before: Option<(String, i64)> =
-            token::cursor(sealer, RULE.name, input.next_token.as_deref())
-                .map_err(|_| DocumentError::InvalidNextToken)?;
-        let limit = input.max_results.unwrap_or(PAGE).clamp(1, PAGE);
-        let document = match there {
-            There::BuiltIn(built_in) => {
-                let items = vec![DocumentView::of_built_in(built_in)];
-                let next_token = None;
-                let done = Done::with(DocumentPage { items, next_token });
-                return Ok(self.record(call, &RULE, done).await?);
-            }
-            There::Account(own) => own.0,
-        };
-        let before = match before {
-            Some((of, _)) if of != document.name => return Err(DocumentError::InvalidNextToken),
-            before => before.map(|(_, number)| number),
-        };
-        let state = &self.inner.state;
-        let found = state.document_versions(&document.name, before, limit + 1);
-        let mut found = found.await?;
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let next_token = match found.last().filter(|_| more) {
-            Some(last) => {
-                let cursor = (&document.name, last.number);
-                Some(token::next_token(sealer, RULE.name, &cursor)?)
-            }
-            None => None,
-        };
-        let view = |version| self.document_view(document.clone(), version);
-        let items = found.into_iter().map(view).collect();
-        let done = Done::with(DocumentPage { items, next_token })
-            .about([self.inner.names.document_resource(&document.name)]);
-        Ok(self.record(call, &RULE, done).await?)
-    }
 }
 
 /// Session documents consist of their content alone.
@@ -1025,21 +624,4 @@ fn no_more(has_more: bool) -> Result<(), DocumentError> {
         return Err(DocumentError::Validation(why.to_owned()));
     }
     Ok(())
-}
-
-/// The content of a version in another format.
-fn converted(view: &DocumentView, format: &str) -> Result<String, DocumentError> {
-    let format = Format::named(format);
-    let format = format.ok_or_else(|| DocumentError::Validation("no such format".to_owned()))?;
-    let version = DocumentVersion {
-        document: view.name.clone(),
-        number: view.version,
-        version_name: None,
-        display_name: None,
-        format: view.format.clone(),
-        content: view.content.clone(),
-        created: view.version_created,
-    };
-    let content = content_of(&version).map_err(DocumentError::InvalidContent)?;
-    Ok(write(&content, format)?)
 }

@@ -5,7 +5,7 @@
 use serde_json::Value;
 use sortie_ports::{Change, Conflict, Document, StoreError};
 
-use super::operations::{DocumentError, DocumentPage};
+use super::{operations::DocumentError, reading::DocumentPage};
 use crate::{
     Control,
     authorize::{self, OperationRule},

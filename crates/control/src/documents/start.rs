@@ -80,12 +80,10 @@ impl Found {
     }
 
     /// What the document says of sessions in general. Only of preferences, which have no parameters.
-    fn preferences(&self) -> Inputs {
-        let document = self.document.as_ref().ok();
-        let inputs = document.and_then(|document| document.inputs.as_ref());
-        inputs
-            .and_then(|inputs| Inputs::read_filled(inputs).ok())
-            .unwrap_or_default()
+    fn preferences(&self) -> Result<Inputs, String> {
+        let document = self.document.as_ref().map_err(Clone::clone)?;
+        let inputs = document.inputs.as_ref().map(Inputs::read_filled);
+        Ok(inputs.transpose()?.unwrap_or_default())
     }
 }
 
@@ -125,9 +123,14 @@ impl Control {
                 return Ok(Err(Unresolved::Refused(why)));
             }
         };
-        let preferences = match self.session_document(DEFAULT_DOCUMENT).await? {
-            Some(preferences) => preferences.preferences(),
-            None => Inputs::default(),
+        let preferences = self.session_document(DEFAULT_DOCUMENT).await?;
+        let preferences = match preferences.map_or(Ok(Inputs::default()), |p| p.preferences()) {
+            Ok(preferences) => preferences,
+            // Left out, they would bound nobody.
+            Err(why) => {
+                let why = format!("The preferences in {DEFAULT_DOCUMENT} cannot be used: {why}");
+                return Ok(Err(Unresolved::Refused(why)));
+            }
         };
         let platform = node.and_then(|node| node.info.platform_type.as_deref());
         let settings = &self.inner.settings;

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sortie_control::{
     AddTagsToResourceInput, Caller, CreateDocumentInput, DocumentError, DocumentFilter,
-    DocumentInput, DocumentView, ListDocumentVersionsInput, ListDocumentsInput,
-    ListTagsForResourceInput, ModifyDocumentPermissionInput, ServiceSettingError,
-    ServiceSettingInput, StartSessionError, StartSessionInput, UpdateDocumentInput,
-    UpdateServiceSettingInput, run_as_of,
+    DocumentInput, DocumentView, Holder, ListDocumentVersionsInput, ListDocumentsInput,
+    ListTagsForResourceInput, ModifyDocumentPermissionInput, RoleCaller, ServiceSettingError,
+    ServiceSettingInput, StartSessionError, StartSessionInput, TemporarySession,
+    UpdateDocumentInput, UpdateServiceSettingInput, run_as_of,
 };
 use sortie_ports::Session;
-use sortie_types::NodeId;
+use sortie_types::{AccessKeyId, NodeId};
 
 use crate::{
     access::{allow, deny, grant, node, person, user},
-    world::{START, World, call, start},
+    world::{START, World, call, role_of, start},
 };
 
 const PREFERENCES: &str = "SSM-SessionManagerRunShell";
@@ -904,6 +904,60 @@ async fn preferences_hold_for_the_next_session() {
     assert!(matches!(root, Err(DocumentError::InvalidContent(_))));
 }
 
+/// As an older or newer program may have left them, or somebody with an editor.
+#[tokio::test]
+async fn preferences_that_cannot_be_read_are_in_the_way_of_what_they_are_for() {
+    let world = World::start().await;
+    let node_id = node(&world, 0).await;
+    let name = PREFERENCES.to_owned();
+    let document = sortie_ports::Document {
+        name: name.clone(),
+        created: START,
+        default_version: 1,
+        latest_version: 1,
+        next_version: 2,
+        target_type: None,
+        shared_with: BTreeMap::new(),
+        revision: 1,
+        tags: Vec::new(),
+    };
+    let version = sortie_ports::DocumentVersion {
+        document: name,
+        number: 1,
+        version_name: None,
+        display_name: None,
+        format: "JSON".into(),
+        content: shell(&json!({"runAsEnabled": "perhaps"})),
+        created: START,
+    };
+    let commit = sortie_ports::Commit {
+        changes: vec![sortie_ports::Change::InsertDocument {
+            document: Box::new(document),
+            version: Box::new(version),
+            limit: 9,
+        }],
+        trail: Vec::new(),
+    };
+    sortie_ports::State::commit(&*world.state, commit)
+        .await
+        .unwrap();
+    let command = wanted(
+        &node_id,
+        "AWS-StartInteractiveCommand",
+        &[("command", "id")],
+    );
+    for input in [start(node_id.as_str()), command] {
+        let refused = starts(&world, input).await;
+        assert!(
+            matches!(refused, Err(StartSessionError::Refused(_))),
+            "{refused:?}"
+        );
+    }
+    // They can be replaced.
+    save_preferences(&world, &json!({})).await;
+    assert!(starts(&world, start(node_id.as_str())).await.is_ok());
+}
+
 #[tokio::test]
 async fn the_principals_tag_says_as_whom_a_session_runs() {
     let world = World::start().await;
@@ -935,6 +989,37 @@ async fn the_principals_tag_says_as_whom_a_session_runs() {
             "{name}: {refused:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_session_tag_counts_before_the_tag_of_the_role() {
+    let world = World::start().await;
+    let node_id = node(&world, 0).await;
+    save_preferences(&world, &json!({"runAsEnabled": true})).await;
+    let mut role = role_of(&world, "Ops", "ssm.amazonaws.com").await;
+    grant(
+        &world,
+        &Holder::Role("Ops".into()),
+        "own",
+        &[allow("ssm:StartSession", "*")],
+    )
+    .await;
+    let tag = |value: &str| sortie_types::Tag::new("ssmsessionrunas", value).unwrap();
+    role.tags = vec![tag("of-role")];
+    let run_as = async |tags: Vec<sortie_types::Tag>| {
+        let mut session = TemporarySession::new(START, START);
+        session.tags = tags;
+        let caller = Caller::Role(Box::new(RoleCaller {
+            role: role.clone(),
+            session_name: "carol".into(),
+            access_key_id: AccessKeyId::temporary([5; 16]),
+            session,
+        }));
+        let session = starts_as(&world, caller, start(node_id.as_str())).await;
+        run_as_of(&session.unwrap().document_content).to_owned()
+    };
+    assert_eq!(run_as(Vec::new()).await, "of-role");
+    assert_eq!(run_as(vec![tag("of-session")]).await, "of-session");
 }
 
 #[tokio::test]
