@@ -54,6 +54,8 @@ pub(super) struct Outcome {
 pub(super) enum Ending {
     /// The channel's own end.
     Channel(End),
+    /// Standard input cannot be read to its end.
+    InputFailed(String),
     /// There is standard input and the node takes none.
     NoStdin,
     /// Standard output cannot be written any more.
@@ -155,12 +157,12 @@ impl Relay {
     fn handle(&mut self, wake: Wake) -> Option<Ending> {
         match wake {
             Wake::Event(event) => return self.take_event(event),
+            Wake::Input(piece) => return self.take_input(piece),
             Wake::Signal(caught) => return self.take_signal(caught),
             Wake::OutputRoom(Err(Closed)) => return self.output_closed(),
             Wake::OutputRoom(Ok(())) => self.show(),
             // Everything of the command is here, as its status came last.
             Wake::Closing => return Some(closed()),
-            Wake::Input(piece) => self.take_input(piece),
             Wake::Room(Ok(())) => self.send(),
             // The session is over; its last event says so.
             Wake::Room(Err(Over)) => self.forget_input(),
@@ -234,9 +236,13 @@ impl Relay {
         None
     }
 
-    fn take_input(&mut self, piece: Option<Bytes>) {
+    fn take_input(&mut self, piece: Option<Bytes>) -> Option<Ending> {
         match piece {
             None => {
+                // The command must not take half of the input for all of it.
+                if let Some(reason) = self.input.as_ref().and_then(Input::failure) {
+                    return Some(Ending::InputFailed(reason));
+                }
                 self.input = None;
                 self.commands.end_input();
             }
@@ -251,6 +257,7 @@ impl Relay {
                     .remark("sortie: standard input is ignored: the node's agent takes none\n");
             }
         }
+        None
     }
 
     fn send(&mut self) {
