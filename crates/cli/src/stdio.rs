@@ -82,11 +82,12 @@ impl Input {
         }
     }
 
-    /// What is known of the input now. Takes nothing away.
-    pub(crate) fn peek(&mut self) -> Peeked {
+    /// What is known of the input now. Takes nothing away, and waits for nothing but what was there
+    /// when this was made.
+    pub(crate) async fn peek(&mut self) -> Peeked {
         match self {
             Self::Watched { .. } => Peeked::Nothing,
-            Self::Threaded(threaded) => threaded.peek(),
+            Self::Threaded(threaded) => threaded.peek().await,
         }
     }
 }
@@ -133,6 +134,8 @@ fn is_ready(file: impl AsFd, what: PollFlags) -> bool {
 pub(crate) struct Threaded {
     pieces: mpsc::Receiver<Bytes>,
     peeked: Option<Bytes>,
+    /// There was something to read, or the end, before the thread began.
+    is_owed: bool,
     failure: Arc<OnceLock<io::Error>>,
     wake: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -144,6 +147,7 @@ impl Threaded {
         let (sender, pieces) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let tell = Arc::clone(&failure);
+        let is_owed = is_ready(&source, PollFlags::IN);
         let thread = std::thread::Builder::new()
             .name("stdin".to_owned())
             .spawn(move || {
@@ -155,6 +159,7 @@ impl Threaded {
         Ok(Self {
             pieces,
             peeked: None,
+            is_owed,
             failure,
             wake: Some(wake),
             thread: Some(thread),
@@ -162,21 +167,32 @@ impl Threaded {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
+        self.is_owed = false;
         if let Some(piece) = self.peeked.take() {
             return Some(piece);
         }
         self.pieces.recv().await
     }
 
-    fn peek(&mut self) -> Peeked {
-        if self.peeked.is_none() {
-            match self.pieces.try_recv() {
-                Ok(piece) => self.peeked = Some(piece),
-                Err(mpsc::error::TryRecvError::Empty) => return Peeked::Nothing,
-                Err(mpsc::error::TryRecvError::Disconnected) => return Peeked::Ended,
-            }
+    async fn peek(&mut self) -> Peeked {
+        if self.peeked.is_some() {
+            return Peeked::Piece;
         }
-        Peeked::Piece
+        if std::mem::take(&mut self.is_owed) {
+            self.peeked = self.pieces.recv().await;
+            return match self.peeked {
+                Some(_) => Peeked::Piece,
+                None => Peeked::Ended,
+            };
+        }
+        match self.pieces.try_recv() {
+            Ok(piece) => {
+                self.peeked = Some(piece);
+                Peeked::Piece
+            }
+            Err(mpsc::error::TryRecvError::Empty) => Peeked::Nothing,
+            Err(mpsc::error::TryRecvError::Disconnected) => Peeked::Ended,
+        }
     }
 }
 

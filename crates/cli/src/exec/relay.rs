@@ -133,7 +133,11 @@ impl Relay {
     async fn run(&mut self, signals: &mut Signals) -> Ending {
         loop {
             let wake = self.wait(signals).await;
-            if let Some(ending) = self.handle(wake) {
+            let ending = match wake {
+                Wake::Event(Some(Event::Asked { features })) => self.decide(&features).await,
+                wake => self.handle(wake),
+            };
+            if let Some(ending) = ending {
                 return ending;
             }
         }
@@ -173,7 +177,6 @@ impl Relay {
 
     fn take_event(&mut self, event: Option<Event>) -> Option<Ending> {
         match event {
-            Some(Event::Asked { features }) => return self.decide(&features),
             Some(Event::Begun(session)) => return self.begin(&session),
             Some(Event::Output(_)) if self.broken.is_some() => {}
             Some(Event::Output(bytes)) => self.shown.push_back((Stream::Stdout, bytes)),
@@ -191,18 +194,19 @@ impl Relay {
             Some(Event::Back) => self.back(),
             Some(Event::Ended(end)) => return Some(Ending::Channel(end)),
             None => return Some(Ending::Channel(End::Left)),
-            Some(Event::Joined | Event::Message { .. }) => {}
+            // The question was answered, and the rest says nothing to a command.
+            Some(Event::Asked { .. } | Event::Joined | Event::Message { .. }) => {}
         }
         None
     }
 
     /// The node is known and the command does not run yet: the last moment to say that something is
     /// not possible.
-    fn decide(&mut self, features: &[String]) -> Option<Ending> {
+    async fn decide(&mut self, features: &[String]) -> Option<Ending> {
         let has = |name: &str| features.iter().any(|feature| feature == name);
         self.takes_stdin = has(features::STDIN);
         self.tells_status = has(features::EXIT_STATUS);
-        if !self.takes_stdin && self.has_something_to_say() {
+        if !self.takes_stdin && self.has_something_to_say().await {
             return Some(Ending::NoStdin);
         }
         self.commands.agree();
@@ -211,18 +215,19 @@ impl Relay {
 
     /// Whether there is standard input, for a node that takes none. A person who may never type
     /// anything is not in the way.
-    fn has_something_to_say(&mut self) -> bool {
+    async fn has_something_to_say(&mut self) -> bool {
         if io::stdin().is_terminal() {
             self.forget_input();
         }
-        match self.input.as_mut().map(Input::peek) {
-            Some(Peeked::Piece) => true,
-            Some(Peeked::Ended) | None => {
-                self.forget_input();
-                false
-            }
-            Some(Peeked::Nothing) => false,
+        let Some(input) = &mut self.input else {
+            return false;
+        };
+        match input.peek().await {
+            Peeked::Piece => return true,
+            Peeked::Ended => self.forget_input(),
+            Peeked::Nothing => {}
         }
+        false
     }
 
     fn begin(&mut self, session: &Session) -> Option<Ending> {
