@@ -24,7 +24,9 @@ use sortie_testkit::{Installation, Proxy, Server, aws, program, skip, wait_for};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program that accepts connections at a node, each served by `serve` in a thread of its own.
-fn listen(serve: impl Fn(TcpStream) -> std::io::Result<()> + Clone + Send + 'static) -> Result<u16> {
+fn listen(
+    serve: impl Fn(TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
+) -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
@@ -193,7 +195,11 @@ fn many_connections_each_direction_by_itself_and_a_clean_end() -> Result<()> {
     let (to_echo, to_count) = (format!("0:{echoes}"), format!("0:localhost:{counts}"));
     // The same destination twice is one session.
     let mut forward = Forward::start(&installation, &[&to_echo, &to_count, &to_echo], 3)?;
-    ensure!(forward.session_ids[0] == forward.session_ids[1], "{:?}", forward.session_ids);
+    ensure!(
+        forward.session_ids[0] == forward.session_ids[1],
+        "{:?}",
+        forward.session_ids
+    );
     ensure!(forward.session_ids[0] != forward.session_ids[2]);
 
     let connections = (0..60)
@@ -262,10 +268,12 @@ fn a_socks_client_goes_where_it_wants_and_hears_why_not() -> Result<()> {
     let port = listen(echo)?.to_be_bytes();
     let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut forward = Forward::start(&installation, &["-D", "0"], 1)?;
-    let name = |name: &str, port: [u8; 2]| {
-        [&[3, name.len() as u8], name.as_bytes(), &port[..]].concat()
-    };
-    for request in [name("localhost", port), [&[1, 127, 0, 0, 1][..], &port].concat()] {
+    let name =
+        |name: &str, port: [u8; 2]| [&[3, name.len() as u8], name.as_bytes(), &port[..]].concat();
+    for request in [
+        name("localhost", port),
+        [&[1, 127, 0, 0, 1][..], &port].concat(),
+    ] {
         let (connection, code) = socks(&forward, &request)?;
         ensure!(code == 0, "{code}");
         exchange(connection, pattern(300_000, 5))?;
@@ -310,7 +318,11 @@ fn the_node_listens_for_this_machine_and_unix_sockets_work_on_both_sides() -> Re
     ];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut forward = Forward::start(&installation, &arguments, 3)?;
-    ensure!(forward.addresses[1] == format!("localhost:{free}"), "{:?}", forward.addresses);
+    ensure!(
+        forward.addresses[1] == format!("localhost:{free}"),
+        "{:?}",
+        forward.addresses
+    );
 
     let metadata = fs::symlink_metadata(&local_socket)?;
     ensure!(metadata.file_type().is_socket() && metadata.permissions().mode() & 0o77 == 0);
@@ -321,7 +333,10 @@ fn the_node_listens_for_this_machine_and_unix_sockets_work_on_both_sides() -> Re
     connection.read_to_string(&mut answer)?;
     ensure!(answer == "OVER TWO SOCKETS", "{answer}");
 
-    exchange(TcpStream::connect(("127.0.0.1", free))?, pattern(700_000, 8))?;
+    exchange(
+        TcpStream::connect(("127.0.0.1", free))?,
+        pattern(700_000, 8),
+    )?;
     let mut connection = UnixStream::connect(&node_socket)?;
     connection.write_all(b"hello")?;
     connection.shutdown(Shutdown::Write)?;
@@ -354,7 +369,11 @@ fn connections_survive_a_network_that_breaks_again_and_again() -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let mut cuts = 0;
-    while connections.iter().any(|connection| !connection.is_finished()) && cuts < 12 {
+    while connections
+        .iter()
+        .any(|connection| !connection.is_finished())
+        && cuts < 12
+    {
         let before = network.accepted();
         cuts += usize::from(network.cut() > 0);
         wait_for("the client to be back", || {
@@ -388,7 +407,12 @@ impl Guide {
     fn start(installation: &Installation, aws: &Path, arguments: &[&str]) -> Result<Self> {
         let mut command = installation.command(aws)?;
         command
-            .args(["ssm", "start-session", "--target", installation.fact("node_id")])
+            .args([
+                "ssm",
+                "start-session",
+                "--target",
+                installation.fact("node_id"),
+            ])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
@@ -446,9 +470,8 @@ fn the_guides_forward_a_port_of_the_node_and_of_another_host() -> Result<()> {
     });
     let local = this_or_any(8080)?;
     let to_node = format!(r#"{{"portNumber":["{far}"],"localPortNumber":["{local}"]}}"#);
-    let to_host = format!(
-        r#"{{"host":["localhost"],"portNumber":["{far}"],"localPortNumber":["{local}"]}}"#
-    );
+    let to_host =
+        format!(r#"{{"host":["localhost"],"portNumber":["{far}"],"localPortNumber":["{local}"]}}"#);
     for (document, parameters) in [
         ("AWS-StartPortForwardingSession", to_node),
         ("AWS-StartPortForwardingSessionToRemoteHost", to_host),
@@ -459,12 +482,17 @@ fn the_guides_forward_a_port_of_the_node_and_of_another_host() -> Result<()> {
             &["--document-name", document, "--parameters", &parameters],
         )?;
         let opened = guide.until("Port ")?;
-        ensure!(opened.starts_with(&format!("Port {local} opened for sessionId ")), "{opened}");
+        ensure!(
+            opened.starts_with(&format!("Port {local} opened for sessionId ")),
+            "{opened}"
+        );
         guide.until("Waiting for connections...")?;
         let connections = (0..5)
             .map(|seed| {
                 let connection = TcpStream::connect(("localhost", local))?;
-                Ok(thread::spawn(move || exchange(connection, pattern(200_000, seed))))
+                Ok(thread::spawn(move || {
+                    exchange(connection, pattern(200_000, seed))
+                }))
             })
             .collect::<Result<Vec<_>>>()?;
         for connection in connections {
@@ -560,7 +588,11 @@ fn ssh_runs_by_the_guides_proxy_command_and_by_ours() -> Result<()> {
         let output = command.stdin(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{name}: {}: {said}", output.status);
-        ensure!(output.stdout.len() == 3_000_000, "{name}: {} bytes: {said}", output.stdout.len());
+        ensure!(
+            output.stdout.len() == 3_000_000,
+            "{name}: {} bytes: {said}",
+            output.stdout.len()
+        );
         Ok(())
     };
 
@@ -580,7 +612,9 @@ fn ssh_runs_by_the_guides_proxy_command_and_by_ours() -> Result<()> {
     }
 
     let mut ssh = installation.command(program("sortie")?)?;
-    ssh.args(["ssh", &format!("{user}@{node_id}")]).args(sshd.options()).args(work);
+    ssh.args(["ssh", &format!("{user}@{node_id}")])
+        .args(sshd.options())
+        .args(work);
     check("sortie ssh", &mut ssh)?;
 
     let config = installation.scratch().join("ssh_config");
@@ -594,7 +628,9 @@ fn ssh_runs_by_the_guides_proxy_command_and_by_ours() -> Result<()> {
 
     // ssh's own status, and one that the command was killed with.
     let mut ssh = installation.command(program("sortie")?)?;
-    ssh.args(["ssh", &node_id, "-l", &user]).args(sshd.options()).args(["exit", "42"]);
+    ssh.args(["ssh", &node_id, "-l", &user])
+        .args(sshd.options())
+        .args(["exit", "42"]);
     let status = ssh.stdin(Stdio::null()).status()?;
     ensure!(status.code() == Some(42), "{status}");
     nothing_runs(&installation)
@@ -606,7 +642,12 @@ fn a_proxy_command_that_finds_nobody_says_why_and_prints_nothing_else() -> Resul
     let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let output = installation
         .command(program("sortie")?)?
-        .args(["ssh", "--stdio", installation.fact("node_id"), &nobody.to_string()])
+        .args([
+            "ssh",
+            "--stdio",
+            installation.fact("node_id"),
+            &nobody.to_string(),
+        ])
         .stdin(Stdio::null())
         .output()?;
     ensure!(output.status.code() == Some(255), "{output:?}");

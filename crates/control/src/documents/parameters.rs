@@ -500,9 +500,31 @@ pub(crate) fn substitute(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    proptest! {
+        /// What is filled in is the value, no more and no less, whatever stands around or in it.
+        #[test]
+        fn a_value_is_put_in_as_it_is(before in "[a{} ]{0,8}", value in "[ay{} \n$]{0,12}") {
+            let text = format!("{before}|{{{{ x }}}}|");
+            let values = BTreeMap::from([("x".to_owned(), value.clone())]);
+            let filled = substitute(&json!(text), &values, &mut 1000).unwrap();
+            let filled = filled.as_str().unwrap();
+            let expected = format!("|{value}|");
+            prop_assert!(filled.ends_with(&expected), "{}", filled);
+        }
+
+        /// A value that an anchored pattern lets through is made of what the pattern allows.
+        #[test]
+        fn an_anchored_pattern_allows_nothing_else(value in "[a-c;\n\r/. ]{0,6}") {
+            let letters = json!({"type": "String", "allowedPattern": "^[a-c]+$"});
+            let all_letters = !value.is_empty() && value.chars().all(|c| ('a'..='c').contains(&c));
+            prop_assert_eq!(takes(&letters, &[&value]), all_letters);
+        }
+    }
 
     fn judge(declaration: Value, given: &[&str]) -> Result<String, String> {
         let parameter = Parameter::declared(&declaration).unwrap();
