@@ -145,9 +145,11 @@ fn options() -> Options {
 /// Whether the session still runs on its server though nobody is here for it any more.
 fn must_terminate(ending: &Ending) -> bool {
     match ending {
-        Ending::NoStdin | Ending::OutputClosed | Ending::Signalled(_) | Ending::WrongType(_) => {
-            true
-        }
+        Ending::InputFailed(_)
+        | Ending::NoStdin
+        | Ending::OutputClosed
+        | Ending::Signalled(_)
+        | Ending::WrongType(_) => true,
         Ending::Channel(end) => matches!(end, End::Left | End::Lost { .. } | End::Refused { .. }),
     }
 }
@@ -178,6 +180,9 @@ fn judge(node: &str, session_id: &str, outcome: &Outcome) -> Result<u8, String> 
         (Ending::Signalled(number), _) => Ok(status(BY_SIGNAL + number)),
         (Ending::Channel(_), Some(code)) => Ok(status(code)),
         (Ending::Channel(end), None) => Err(why(session_id, end, outcome.tells_status)),
+        (Ending::InputFailed(reason), _) => Err(format!(
+            "cannot read standard input: {reason}; the command was ended"
+        )),
         (Ending::NoStdin, _) => Err(format!(
             "the agent of {node} takes no standard input, so the command was not run; -n leaves \
              standard input alone"

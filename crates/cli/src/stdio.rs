@@ -9,7 +9,7 @@ use std::{
     io::{self, IsTerminal, Write},
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -73,11 +73,21 @@ impl Input {
         }
     }
 
-    /// What is known of the input now. Takes nothing away.
-    pub(crate) fn peek(&mut self) -> Peeked {
+    /// Why the input could not be read to its end, once [`Self::next`] has given `None`.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match self {
+            // A terminal that cannot be read has gone, and with it the person.
+            Self::Watched { .. } => None,
+            Self::Threaded(threaded) => threaded.failure.get().map(ToString::to_string),
+        }
+    }
+
+    /// What is known of the input now. Takes nothing away, and waits for nothing but what was there
+    /// when this was made.
+    pub(crate) async fn peek(&mut self) -> Peeked {
         match self {
             Self::Watched { .. } => Peeked::Nothing,
-            Self::Threaded(threaded) => threaded.peek(),
+            Self::Threaded(threaded) => threaded.peek().await,
         }
     }
 }
@@ -124,6 +134,9 @@ fn is_ready(file: impl AsFd, what: PollFlags) -> bool {
 pub(crate) struct Threaded {
     pieces: mpsc::Receiver<Bytes>,
     peeked: Option<Bytes>,
+    /// There was something to read, or the end, before the thread began.
+    is_owed: bool,
+    failure: Arc<OnceLock<io::Error>>,
     wake: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -132,33 +145,54 @@ impl Threaded {
     fn of(source: impl AsFd + Send + 'static) -> io::Result<Self> {
         let (woken, wake) = rustix::pipe::pipe()?;
         let (sender, pieces) = mpsc::channel(QUEUE);
+        let failure = Arc::new(OnceLock::new());
+        let tell = Arc::clone(&failure);
+        let is_owed = is_ready(&source, PollFlags::IN);
         let thread = std::thread::Builder::new()
             .name("stdin".to_owned())
-            .spawn(move || read_all(&source, &woken, &sender))?;
+            .spawn(move || {
+                if let Err(error) = read_all(&source, &woken, &sender) {
+                    // There is one reader, so nothing was told before.
+                    let _ = tell.set(error);
+                }
+            })?;
         Ok(Self {
             pieces,
             peeked: None,
+            is_owed,
+            failure,
             wake: Some(wake),
             thread: Some(thread),
         })
     }
 
     async fn next(&mut self) -> Option<Bytes> {
+        self.is_owed = false;
         if let Some(piece) = self.peeked.take() {
             return Some(piece);
         }
         self.pieces.recv().await
     }
 
-    fn peek(&mut self) -> Peeked {
-        if self.peeked.is_none() {
-            match self.pieces.try_recv() {
-                Ok(piece) => self.peeked = Some(piece),
-                Err(mpsc::error::TryRecvError::Empty) => return Peeked::Nothing,
-                Err(mpsc::error::TryRecvError::Disconnected) => return Peeked::Ended,
-            }
+    async fn peek(&mut self) -> Peeked {
+        if self.peeked.is_some() {
+            return Peeked::Piece;
         }
-        Peeked::Piece
+        if std::mem::take(&mut self.is_owed) {
+            self.peeked = self.pieces.recv().await;
+            return match self.peeked {
+                Some(_) => Peeked::Piece,
+                None => Peeked::Ended,
+            };
+        }
+        match self.pieces.try_recv() {
+            Ok(piece) => {
+                self.peeked = Some(piece);
+                Peeked::Piece
+            }
+            Err(mpsc::error::TryRecvError::Empty) => Peeked::Nothing,
+            Err(mpsc::error::TryRecvError::Disconnected) => Peeked::Ended,
+        }
     }
 }
 
@@ -184,7 +218,7 @@ impl Drop for Threaded {
     }
 }
 
-fn read_all(source: &impl AsFd, woken: &OwnedFd, pieces: &mpsc::Sender<Bytes>) {
+fn read_all(source: &impl AsFd, woken: &OwnedFd, pieces: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let mut buffer = vec![0; MAX_INPUT];
     loop {
         let mut ready = [
@@ -193,20 +227,21 @@ fn read_all(source: &impl AsFd, woken: &OwnedFd, pieces: &mpsc::Sender<Bytes>) {
         ];
         match poll(&mut ready, None) {
             Err(Errno::INTR) => continue,
-            Err(_) => return,
+            Err(error) => return Err(error.into()),
             Ok(_) => {}
         }
         let [_, wake] = &ready;
         if !wake.revents().is_empty() {
-            return;
+            return Ok(());
         }
         match read(source, &mut *buffer) {
             Err(Errno::INTR | Errno::AGAIN) => {}
-            Ok(0) | Err(_) => return,
+            Ok(0) => return Ok(()),
+            Err(error) => return Err(error.into()),
             Ok(length) => {
                 let piece = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
                 if pieces.blocking_send(piece).is_err() {
-                    return;
+                    return Ok(());
                 }
             }
         }

@@ -54,6 +54,8 @@ pub(super) struct Outcome {
 pub(super) enum Ending {
     /// The channel's own end.
     Channel(End),
+    /// Standard input cannot be read to its end.
+    InputFailed(String),
     /// There is standard input and the node takes none.
     NoStdin,
     /// Standard output cannot be written any more.
@@ -131,7 +133,11 @@ impl Relay {
     async fn run(&mut self, signals: &mut Signals) -> Ending {
         loop {
             let wake = self.wait(signals).await;
-            if let Some(ending) = self.handle(wake) {
+            let ending = match wake {
+                Wake::Event(Some(Event::Asked { features })) => self.decide(&features).await,
+                wake => self.handle(wake),
+            };
+            if let Some(ending) = ending {
                 return ending;
             }
         }
@@ -155,12 +161,12 @@ impl Relay {
     fn handle(&mut self, wake: Wake) -> Option<Ending> {
         match wake {
             Wake::Event(event) => return self.take_event(event),
+            Wake::Input(piece) => return self.take_input(piece),
             Wake::Signal(caught) => return self.take_signal(caught),
             Wake::OutputRoom(Err(Closed)) => return self.output_closed(),
             Wake::OutputRoom(Ok(())) => self.show(),
             // Everything of the command is here, as its status came last.
             Wake::Closing => return Some(closed()),
-            Wake::Input(piece) => self.take_input(piece),
             Wake::Room(Ok(())) => self.send(),
             // The session is over; its last event says so.
             Wake::Room(Err(Over)) => self.forget_input(),
@@ -171,7 +177,6 @@ impl Relay {
 
     fn take_event(&mut self, event: Option<Event>) -> Option<Ending> {
         match event {
-            Some(Event::Asked { features }) => return self.decide(&features),
             Some(Event::Begun(session)) => return self.begin(&session),
             Some(Event::Output(_)) if self.broken.is_some() => {}
             Some(Event::Output(bytes)) => self.shown.push_back((Stream::Stdout, bytes)),
@@ -189,18 +194,19 @@ impl Relay {
             Some(Event::Back) => self.back(),
             Some(Event::Ended(end)) => return Some(Ending::Channel(end)),
             None => return Some(Ending::Channel(End::Left)),
-            Some(Event::Joined | Event::Message { .. }) => {}
+            // The question was answered, and the rest says nothing to a command.
+            Some(Event::Asked { .. } | Event::Joined | Event::Message { .. }) => {}
         }
         None
     }
 
     /// The node is known and the command does not run yet: the last moment to say that something is
     /// not possible.
-    fn decide(&mut self, features: &[String]) -> Option<Ending> {
+    async fn decide(&mut self, features: &[String]) -> Option<Ending> {
         let has = |name: &str| features.iter().any(|feature| feature == name);
         self.takes_stdin = has(features::STDIN);
         self.tells_status = has(features::EXIT_STATUS);
-        if !self.takes_stdin && self.has_something_to_say() {
+        if !self.takes_stdin && self.has_something_to_say().await {
             return Some(Ending::NoStdin);
         }
         self.commands.agree();
@@ -209,18 +215,19 @@ impl Relay {
 
     /// Whether there is standard input, for a node that takes none. A person who may never type
     /// anything is not in the way.
-    fn has_something_to_say(&mut self) -> bool {
+    async fn has_something_to_say(&mut self) -> bool {
         if io::stdin().is_terminal() {
             self.forget_input();
         }
-        match self.input.as_mut().map(Input::peek) {
-            Some(Peeked::Piece) => true,
-            Some(Peeked::Ended) | None => {
-                self.forget_input();
-                false
-            }
-            Some(Peeked::Nothing) => false,
+        let Some(input) = &mut self.input else {
+            return false;
+        };
+        match input.peek().await {
+            Peeked::Piece => return true,
+            Peeked::Ended => self.forget_input(),
+            Peeked::Nothing => {}
         }
+        false
     }
 
     fn begin(&mut self, session: &Session) -> Option<Ending> {
@@ -234,9 +241,13 @@ impl Relay {
         None
     }
 
-    fn take_input(&mut self, piece: Option<Bytes>) {
+    fn take_input(&mut self, piece: Option<Bytes>) -> Option<Ending> {
         match piece {
             None => {
+                // The command must not take half of the input for all of it.
+                if let Some(reason) = self.input.as_ref().and_then(Input::failure) {
+                    return Some(Ending::InputFailed(reason));
+                }
                 self.input = None;
                 self.commands.end_input();
             }
@@ -251,6 +262,7 @@ impl Relay {
                     .remark("sortie: standard input is ignored: the node's agent takes none\n");
             }
         }
+        None
     }
 
     fn send(&mut self) {

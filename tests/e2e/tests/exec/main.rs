@@ -314,6 +314,15 @@ fn standard_input_ends_where_it_ends_and_is_left_alone_on_demand() -> Result<()>
     assert_eq!(piped.finish()?.0, Some(0));
     // Nobody reads the rest.
     assert!(writing.join().ok().context("the writer panicked")?.is_err());
+    // What cannot be read is no end.
+    let folder = std::fs::File::open(installation.scratch())?;
+    let mut command = exec(&installation, &[], &["sh", "-c", "cat; echo end"])?;
+    let output = command.stdin(folder).output()?;
+    assert_eq!(output.status.code(), Some(255), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("cannot read standard input") && output.stdout.is_empty(),
+        "{output:?}"
+    );
     // With -n the next program finds all of it.
     let mut command = installation.command("sh")?;
     let line = "sortie exec -n \"$1\" -- cat; cat";
