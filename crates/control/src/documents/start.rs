@@ -80,12 +80,13 @@ impl Found {
     }
 
     /// What the document says of sessions in general. Only of preferences, which have no parameters.
-    fn preferences(&self) -> Inputs {
-        let document = self.document.as_ref().ok();
-        let inputs = document.and_then(|document| document.inputs.as_ref());
-        inputs
-            .and_then(|inputs| Inputs::read_filled(inputs).ok())
-            .unwrap_or_default()
+    ///
+    /// # Errors
+    /// Why it says nothing that can be kept to: sessions that went on without would be less restricted.
+    fn preferences(&self) -> Result<Inputs, String> {
+        let document = self.document.as_ref().map_err(Clone::clone)?;
+        let inputs = document.inputs.as_ref().map(Inputs::read_filled);
+        Ok(inputs.transpose()?.unwrap_or_default())
     }
 }
 
@@ -127,7 +128,14 @@ impl Control {
         };
         let preferences = match self.session_document(DEFAULT_DOCUMENT).await? {
             Some(preferences) => preferences.preferences(),
-            None => Inputs::default(),
+            None => Ok(Inputs::default()),
+        };
+        let preferences = match preferences {
+            Ok(preferences) => preferences,
+            Err(why) => {
+                let why = format!("Document {DEFAULT_DOCUMENT} cannot be used: {why}");
+                return Ok(Err(Unresolved::Refused(why)));
+            }
         };
         let platform = node.and_then(|node| node.info.platform_type.as_deref());
         let settings = &self.inner.settings;
@@ -142,5 +150,40 @@ impl Control {
             max_duration: settings.max_duration,
         };
         Ok(resolve(document, parameters, &surroundings))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_that_cannot_be_read_are_not_taken_for_none() {
+        let of = |content: &str| {
+            let version = DocumentVersion {
+                document: DEFAULT_DOCUMENT.to_owned(),
+                number: 1,
+                version_name: None,
+                display_name: None,
+                format: "JSON".to_owned(),
+                content: content.to_owned(),
+                created: sortie_types::Timestamp::from_millis(0),
+            };
+            Found {
+                document: stored(&version),
+                ..Found::default_shell()
+            }
+            .preferences()
+        };
+        let with = |user: &str| {
+            let content = json!({
+                "schemaVersion": "1.0", "sessionType": "Standard_Stream",
+                "inputs": {"runAsEnabled": true, "runAsDefaultUser": user},
+            });
+            of(&content.to_string())
+        };
+        assert!(with("ops").unwrap().run_as_enabled);
+        assert!(with("+0").is_err(), "saved when more names were taken");
+        assert!(of("{").is_err());
     }
 }
