@@ -129,13 +129,17 @@ impl fmt::Display for StreamDestination {
     }
 }
 
-/// The one spelling of a host. No host is the node itself.
+/// The one spelling of a host. No host is the node itself. The unspecified addresses are none: systems
+/// take them for their own, which they would be to no policy.
 fn plain_host(host: &str) -> Result<String, DestinationError> {
     if host.is_empty() {
         return Ok("localhost".to_owned());
     }
     if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(address.to_canonical().to_string());
+        let address = address.to_canonical();
+        return (!address.is_unspecified())
+            .then(|| address.to_string())
+            .ok_or(DestinationError::Host);
     }
     let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let is_label = |label: &str| {
@@ -569,6 +573,8 @@ mod tests {
     fn what_node_and_policy_might_read_differently_is_no_host() {
         let long = ["a"; 127].join(".") + "a";
         for host in [
+            "0.0.0.0",
+            "::",
             "127.1",
             "0x7f000001",
             "2130706433",
