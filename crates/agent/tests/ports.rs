@@ -707,6 +707,25 @@ async fn official_clients_have_their_connections_multiplexed() {
 }
 
 #[tokio::test]
+async fn a_client_that_opens_and_closes_at_once_makes_only_so_many_connections_wait() {
+    let (server, mut node, mut control) = start().await;
+    let echo = Echo::start().await;
+    let mut client = official(&server, &mut control, local(echo.port), OFFICIAL).await;
+    let mut bytes = Vec::new();
+    for id in (0..5000_u32).map(|number| 3 + 2 * number) {
+        for command in [0, 1] {
+            bytes.extend([1, command, 0, 0]);
+            bytes.extend(id.to_le_bytes());
+        }
+    }
+    // In one message, so that none of them can be connected before the last has come.
+    client.send(PayloadType::OUTPUT, bytes);
+    // The streams' own ends may come before.
+    while client.delivery().await.payload_type != PayloadType::FLAG {}
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_destination_that_ends_or_refuses_is_told_to_official_clients() {
     let (server, mut node, mut control) = start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -537,6 +537,8 @@ mod tests {
     fn what_node_and_policy_might_read_differently_is_no_host() {
         let long = ["a"; 127].join(".") + "a";
         for host in [
+            "0.0.0.0",
+            "::",
             "127.1",
             "0x7f000001",
             "2130706433",

@@ -275,7 +275,7 @@ impl Pairing {
             ..Heard::default()
         };
         let frame = if self.kind.port {
-            match self.streams.pass(from, frame, is_new, now) {
+            match self.streams.pass(from, frame, now) {
                 Passed::Frame(frame) => frame,
                 Passed::Held => return heard,
             }

@@ -57,6 +57,9 @@ pub(crate) struct SpoolGate {
     stored: u64,
     /// Numbers of the frames that are here.
     numbers: Numbers,
+    /// The highest of those that came back: what the node repeats of them is for the client again, which
+    /// may have lost them with its connection.
+    returned: Option<i64>,
     is_working: bool,
     has_failed: bool,
 }
@@ -69,6 +72,7 @@ impl SpoolGate {
             pieces: VecDeque::new(),
             stored: 0,
             numbers: Numbers::default(),
+            returned: None,
             is_working: false,
             has_failed: false,
         }
@@ -89,7 +93,7 @@ impl SpoolGate {
     /// go to disk; `None` also for a repeat of one that is there.
     pub(crate) fn take(&mut self, frame: Frame, is_new: bool, waiting: usize) -> Option<Frame> {
         let number = frame.sequence_number();
-        if self.numbers.contains(number) {
+        if self.returned < Some(number) && self.numbers.contains(number) {
             return None;
         }
         let is_needed = self.held() > 0 || self.is_working || waiting > self.limits.above;
@@ -159,6 +163,8 @@ impl SpoolGate {
             }
             frames.extend(Frame::parse(bytes.split_to(length)));
         }
+        let highest = frames.iter().map(Frame::sequence_number).max();
+        self.returned = self.returned.max(highest);
         frames
     }
 }
@@ -303,6 +309,24 @@ mod tests {
         assert_eq!(gate.held(), held);
         let head = output(4);
         assert_eq!(gate.take(head.clone(), false, 2000), Some(head));
+    }
+
+    #[test]
+    fn what_came_back_may_be_repeated_while_more_is_here() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(directory.path().to_owned());
+        let mut gate = SpoolGate::new(LIMITS);
+        for number in 0..1000 {
+            assert_eq!(gate.take(output(number), true, 2000), None);
+            assert!(step(&mut gate, &mut spool, 2000).is_empty());
+        }
+        let back = step(&mut gate, &mut spool, 0);
+        assert_eq!(back[0].sequence_number(), 0);
+        assert!(gate.held() > 0);
+        // The client's connection broke, and the node misses its answer.
+        let again = output(0);
+        assert_eq!(gate.take(again.clone(), false, 0), Some(again));
+        assert_eq!(gate.take(output(999), false, 0), None, "that one is here");
     }
 
     #[test]

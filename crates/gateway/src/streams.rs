@@ -113,9 +113,13 @@ pub(crate) struct StreamGate {
     judged_at: Duration,
     open: BTreeMap<u32, Open>,
     severed: BTreeSet<u32>,
-    /// Ids that were asked for since the server started, halved: a client's are odd.
-    asked_for: Numbers,
-    /// The smallest of them.
+    /// The largest of those that there was no room to remember: no smaller one that is not open passes.
+    severed_below: Option<u32>,
+    /// Numbers that the node has: what bears one of them again, it does not take again.
+    arrived: Numbers,
+    /// Numbers of either side that the records know of.
+    counted: [Numbers; 2],
+    /// The smallest id that was asked for since the server started.
     first: Option<u32>,
     /// Streams from before the server started, and their bytes since.
     earlier: (BTreeSet<u32>, [u64; 2]),
@@ -136,7 +140,9 @@ impl StreamGate {
             judged_at: now,
             open: BTreeMap::new(),
             severed: BTreeSet::new(),
-            asked_for: Numbers::default(),
+            severed_below: None,
+            arrived: Numbers::default(),
+            counted: <[Numbers; 2]>::default(),
             first: None,
             earlier: (BTreeSet::new(), [0; 2]),
             book: Book::default(),
@@ -155,8 +161,8 @@ impl StreamGate {
         self.asking.as_ref().is_some_and(of)
     }
 
-    /// Takes a stream frame of a forwarded port. `is_new`: its number was not seen before.
-    pub(crate) fn pass(&mut self, from: Side, frame: Frame, is_new: bool, now: Duration) -> Passed {
+    /// Takes a stream frame of a forwarded port.
+    pub(crate) fn pass(&mut self, from: Side, frame: Frame, now: Duration) -> Passed {
         if from == Side::Client && frame.payload_type() == payload::OPEN {
             return self.opening(frame, now);
         }
@@ -166,14 +172,14 @@ impl StreamGate {
         let Some(id) = stream_id(&frame) else {
             return Passed::Frame(frame);
         };
-        if is_new {
+        if self.is_first_copy(from, frame.sequence_number()) {
             self.note(from, id, &frame, now);
         }
         let says_no = matches!(
             frame.payload_type(),
             payload::REFUSED | payload::RESET | payload::OPEN
         );
-        if says_no || !self.severed.contains(&id) {
+        if says_no || !self.is_severed(id) {
             return Passed::Frame(frame);
         }
         let (payload_type, bytes) = Message::Reset(id).encode();
@@ -184,8 +190,10 @@ impl StreamGate {
     pub(crate) fn acknowledged(&mut self, number: i64, cumulative: bool) {
         if cumulative {
             self.kept = self.kept.split_off(&number.saturating_add(1));
+            self.arrived.insert_up_to(number);
         } else {
             self.kept.remove(&number);
+            self.arrived.insert(number);
         }
     }
 
@@ -285,7 +293,8 @@ impl StreamGate {
         let (frame, bytes) = refused(frame, id, code, why);
         self.keep(number, payload, Some(bytes));
         self.sever(id);
-        if self.is_first(id) {
+        self.asked_for(id);
+        if !self.arrived.contains(number) {
             let over = Over {
                 destination,
                 began: now,
@@ -308,18 +317,43 @@ impl StreamGate {
     fn sever(&mut self, id: u32) {
         self.severed.insert(id);
         if self.severed.len() > SEVERED {
-            self.severed.pop_first();
+            self.severed_below = self.severed_below.max(self.severed.pop_first());
         }
     }
 
-    /// Whether this id was not asked for before. Otherwise it is a repeat, or nonsense that the node ends
-    /// the session for.
-    fn is_first(&mut self, id: u32) -> bool {
-        let half = i64::from(id / 2);
-        let is_first = !self.asked_for.contains(half) && !self.open.contains_key(&id);
-        self.asked_for.insert(half);
+    /// Whether nothing of this stream may pass. Refused requests must not make one forgotten that was
+    /// taken away, and streams that are over lose nothing by it.
+    fn is_severed(&self, id: u32) -> bool {
+        let is_below = self.severed_below.is_some_and(|below| id <= below)
+            && self.first.is_some_and(|first| id >= first)
+            && !self.open.contains_key(&id);
+        is_below || self.severed.contains(&id)
+    }
+
+    /// Takes down a stream that was allowed. Only what the node has already is a repeat: an id alone
+    /// says nothing, since a request that was judged need not have arrived.
+    fn opened(&mut self, id: u32, number: i64, destination: StreamDestination, since: Duration) {
+        if self.arrived.contains(number) {
+            return;
+        }
+        if let Some(open) = self.open.get(&id) {
+            if open.destination == destination {
+                return;
+            }
+            self.over(id, StreamEnd::Reset, since);
+        }
+        self.asked_for(id);
+        let open = Open {
+            destination,
+            began: since,
+            bytes: [0; 2],
+            finished: [false; 2],
+        };
+        self.open.insert(id, open);
+    }
+
+    fn asked_for(&mut self, id: u32) {
         self.first = Some(self.first.map_or(id, |first| first.min(id)));
-        is_first
     }
 
     // Decisions.
@@ -358,18 +392,15 @@ impl StreamGate {
             since,
         } = self.asking.take()?;
         let passed = match decision {
+            // The node may have that stream still: it must not come to life under another destination.
+            Ok(()) if self.is_severed(id) => {
+                let why = "a stream of this id was refused or taken away before";
+                self.forbid(frame, id, Ok(destination), why, now)
+            }
             Ok(()) => {
-                self.keep(frame.sequence_number(), frame.payload(), None);
-                self.severed.remove(&id);
-                if self.is_first(id) {
-                    let open = Open {
-                        destination,
-                        began: since,
-                        bytes: [0; 2],
-                        finished: [false; 2],
-                    };
-                    self.open.insert(id, open);
-                }
+                let number = frame.sequence_number();
+                self.keep(number, frame.payload(), None);
+                self.opened(id, number, destination, since);
                 Passed::Frame(frame)
             }
             Err((RefusalCode::Forbidden, why)) => {
@@ -403,6 +434,17 @@ impl StreamGate {
     }
 
     // What is known of streams.
+
+    /// Whether no frame of this number was counted. Each number is remembered, not the highest alone: one
+    /// that is far ahead, which nobody takes, would make all others look like repeats.
+    fn is_first_copy(&mut self, from: Side, number: i64) -> bool {
+        let Some(counted) = self.counted.get_mut(from as usize) else {
+            return true;
+        };
+        let is_first = !counted.contains(number);
+        counted.insert(number);
+        is_first
+    }
 
     fn note(&mut self, from: Side, id: u32, frame: &Frame, now: Duration) {
         let Some(open) = self.open.get_mut(&id) else {
@@ -720,7 +762,7 @@ mod tests {
     }
 
     fn passed(gate: &mut StreamGate, from: Side, frame: &Frame, at: u64) -> Frame {
-        match gate.pass(from, frame.clone(), true, s(at)) {
+        match gate.pass(from, frame.clone(), s(at)) {
             Passed::Frame(frame) => frame,
             Passed::Held => panic!("held"),
         }
@@ -732,7 +774,7 @@ mod tests {
 
     /// Asks and answers.
     fn decided(gate: &mut StreamGate, frame: &Frame, decision: Result<(), &str>, at: u64) -> Frame {
-        let held = gate.pass(Side::Client, frame.clone(), true, s(at));
+        let held = gate.pass(Side::Client, frame.clone(), s(at));
         assert!(matches!(held, Passed::Held), "{held:?}");
         assert!(gate.is_asking());
         let question = gate.question().unwrap();
@@ -755,7 +797,7 @@ mod tests {
     fn what_is_allowed_goes_on_unchanged() {
         let mut gate = gate();
         let asked = open(3, 1, "DB.internal");
-        gate.pass(Side::Client, asked.clone(), true, s(1));
+        gate.pass(Side::Client, asked.clone(), s(1));
         assert_eq!(gate.question(), Some(Question::Open(chosen("db.internal"))));
         assert_eq!(gate.question(), None, "one at a time");
         let question = Question::Open(chosen("db.internal"));
@@ -789,7 +831,7 @@ mod tests {
         }
         gate.acknowledged(3, true);
         assert_eq!(passed(&mut gate, Side::Client, &yes, 2), yes);
-        let again = gate.pass(Side::Client, no, false, s(3));
+        let again = gate.pass(Side::Client, no, s(3));
         assert!(matches!(again, Passed::Held), "judged anew");
         assert_eq!(recorded(&mut gate, 9).streams.len(), 1, "one refusal");
     }
@@ -806,7 +848,7 @@ mod tests {
     fn a_late_number_or_a_small_id_is_judged_and_recorded_all_the_same() {
         let mut gate = gate();
         decided(&mut gate, &open(20, 9, "a"), Ok(()), 1);
-        let late = gate.pass(Side::Client, open(10, 1, "b"), false, s(1));
+        let late = gate.pass(Side::Client, open(10, 1, "b"), s(1));
         assert!(matches!(late, Passed::Held));
         let question = gate.question().unwrap();
         gate.answered(question, Ok(()), s(1));
@@ -880,7 +922,7 @@ mod tests {
         decided(&mut gate, &open(0, 1, "db"), Ok(()), 10);
         passed(&mut gate, Side::Client, &data(1, 1, 100), 11);
         passed(&mut gate, Side::Node, &data(0, 1, 2000), 12);
-        let again = gate.pass(Side::Node, data(0, 1, 2000), false, s(12));
+        let again = gate.pass(Side::Node, data(0, 1, 2000), s(12));
         assert!(matches!(again, Passed::Frame(_)));
         passed(&mut gate, Side::Node, &message(1, &Message::Fin(1)), 13);
         assert!(gate.take_records(false, now(90)).is_none());
@@ -898,6 +940,19 @@ mod tests {
         };
         assert_eq!(records.streams, [expected]);
         assert_eq!(gate.deadline(), None);
+    }
+
+    #[test]
+    fn a_number_far_ahead_hides_nothing_from_the_record() {
+        let mut gate = gate();
+        decided(&mut gate, &open(0, 1, "db"), Ok(()), 10);
+        passed(&mut gate, Side::Client, &data(1 << 60, 3, 1), 11);
+        passed(&mut gate, Side::Client, &data(1, 1, 100), 11);
+        passed(&mut gate, Side::Client, &data(1, 1, 100), 11);
+        passed(&mut gate, Side::Client, &message(2, &Message::Reset(1)), 12);
+        let streams = recorded(&mut gate, 20).streams;
+        assert_eq!((streams.len(), streams[0].bytes_to_node), (1, 100));
+        assert_eq!(streams[0].end, StreamEnd::Reset);
     }
 
     #[test]
@@ -1045,6 +1100,83 @@ mod tests {
         let summary = recorded(&mut gate, 2).summary.unwrap();
         assert_eq!(summary.streams, 2);
         assert_eq!((summary.bytes_to_node, summary.bytes_to_client), (10, 20));
+    }
+
+    #[test]
+    fn a_request_that_never_arrived_hides_no_stream_of_its_id() {
+        let mut gate = gate();
+        // Beyond what the node takes, so that it is dropped there; then the same id, and it arrives.
+        decided(&mut gate, &open(20_000, 1, "a"), Ok(()), 1);
+        decided(&mut gate, &open(0, 1, "b"), Ok(()), 2);
+        gate.judge_again(s(3));
+        assert_eq!(gate.question(), Some(Question::Again(chosen("b"))));
+        gate.answered(Question::Again(chosen("b")), Ok(()), s(3));
+        gate.close(&StreamEnd::SessionEnded, s(4));
+        let streams = recorded(&mut gate, 4).streams;
+        let names: Vec<_> = streams.into_iter().map(|over| over.destination).collect();
+        assert_eq!(names, [Ok(chosen("a")), Ok(chosen("b"))]);
+    }
+
+    #[test]
+    fn a_stream_that_was_reset_is_recorded_again_when_its_id_is_used_again() {
+        let mut gate = gate();
+        decided(&mut gate, &open(20_000, 1, "a"), Ok(()), 1);
+        passed(
+            &mut gate,
+            Side::Client,
+            &message(20_001, &Message::Reset(1)),
+            1,
+        );
+        decided(&mut gate, &open(0, 1, "a"), Ok(()), 2);
+        gate.acknowledged(0, false);
+        gate.close(&StreamEnd::SessionEnded, s(4));
+        assert_eq!(recorded(&mut gate, 4).streams.len(), 2);
+    }
+
+    #[test]
+    fn every_refusal_is_recorded_whatever_its_id() {
+        let mut gate = gate();
+        decided(&mut gate, &open(0, 1, "a"), Ok(()), 1);
+        for (number, host) in [(20_000, "b"), (20_001, "c")] {
+            decided(&mut gate, &open(number, 1, host), Err("no"), 1);
+        }
+        let names: Vec<_> = recorded(&mut gate, 3)
+            .streams
+            .into_iter()
+            .map(|over| over.destination)
+            .collect();
+        assert_eq!(names, [Ok(chosen("b")), Ok(chosen("c"))]);
+    }
+
+    #[test]
+    fn what_was_taken_away_stays_cut_whatever_is_asked_for_later() {
+        let mut gate = gate();
+        decided(&mut gate, &open(0, 1, "gone"), Ok(()), 1);
+        gate.judge_again(s(2));
+        let gone = gate.question().unwrap();
+        gate.answered(
+            gone,
+            Err((RefusalCode::Forbidden, "taken".to_owned())),
+            s(2),
+        );
+        let again = decided(&mut gate, &open(20_000, 1, "yes"), Ok(()), 3);
+        assert_eq!(refusal(&again).1, RefusalCode::Forbidden);
+        let upwards = passed(&mut gate, Side::Client, &data(1, 1, 50), 4);
+        assert_eq!(meaning(&upwards), Message::Reset(1));
+        for number in 0..=u32::try_from(SEVERED).unwrap() {
+            let bytes = (2 * number + 3).to_be_bytes();
+            let asked = frame(
+                MessageType::InputStreamData,
+                i64::from(number) + 2,
+                payload::OPEN,
+                &bytes,
+            );
+            passed(&mut gate, Side::Client, &asked, 5);
+        }
+        for (from, number) in [(Side::Client, 90_000), (Side::Node, 9)] {
+            let still = passed(&mut gate, from, &data(number, 1, 50), 6);
+            assert_eq!(meaning(&still), Message::Reset(1));
+        }
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub(crate) enum InvalidDestination {
 }
 
 /// A host: a name in lower case without a dot at the end, or an address as it is usually written.
-/// Nothing means the node.
+/// Nothing means the node. The unspecified addresses are no destinations: systems take them for their
+/// own, which they would be to no policy.
 pub(crate) fn host(text: &str) -> Result<String, InvalidDestination> {
     if text.is_empty() {
         return Ok(LOCALHOST.to_owned());
@@ -33,10 +34,10 @@ pub(crate) fn host(text: &str) -> Result<String, InvalidDestination> {
         .and_then(|rest| rest.strip_suffix(']'));
     if let Some(inside) = inside {
         let address: Ipv6Addr = inside.parse().map_err(|_| InvalidDestination::Host)?;
-        return Ok(IpAddr::V6(address).to_canonical().to_string());
+        return plain(IpAddr::V6(address));
     }
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.to_canonical().to_string());
+        return plain(address);
     }
     let name = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
@@ -50,6 +51,13 @@ pub(crate) fn host(text: &str) -> Result<String, InvalidDestination> {
     let is_name = name.len() <= 253 && name.split('.').all(label) && !is_numeric(name);
     is_name
         .then(|| name.to_ascii_lowercase())
+        .ok_or(InvalidDestination::Host)
+}
+
+fn plain(address: IpAddr) -> Result<String, InvalidDestination> {
+    let address = address.to_canonical();
+    (!address.is_unspecified())
+        .then(|| address.to_string())
         .ok_or(InvalidDestination::Host)
 }
 
@@ -104,6 +112,10 @@ mod tests {
         }
         let long = format!("{}.x", "a".repeat(64));
         for text in [
+            "0.0.0.0",
+            "::",
+            "[::]",
+            "::ffff:0.0.0.0",
             "127.1",
             "2130706433",
             "0x7f000001",

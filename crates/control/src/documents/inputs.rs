@@ -229,14 +229,18 @@ fn shell_profile(members: &Map<String, Value>) -> Result<(String, String), Strin
     Ok((of("linux")?, of("windows")?))
 }
 
-/// A user as whom a session may run: no number, which systems take for an id, and never root.
+/// A user as whom a session may run: no number, which systems take for an id with or without `+` before
+/// it, nothing that a shell takes for more than a word, since official agents ask one about the user, and
+/// never root. A `$` at the end is part of the names of machines.
 pub(crate) fn run_as_user(name: &str) -> Result<(), String> {
+    let plain = name.strip_suffix('$').unwrap_or(name);
     let fits = (1..=256).contains(&name.len())
-        && !name.starts_with('-')
-        && name
+        && !plain.is_empty()
+        && !name.starts_with(['-', '+'])
+        && plain
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || br"._@\-$+".contains(&byte))
-        && !name.bytes().all(|byte| byte.is_ascii_digit());
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._@-+".contains(&byte))
+        && !plain.bytes().all(|byte| byte.is_ascii_digit());
     if name.eq_ignore_ascii_case("root") {
         return Err("sessions do not run as root".to_owned());
     }
@@ -321,6 +325,12 @@ mod tests {
             ("runAsDefaultUser", json!("0")),
             ("runAsDefaultUser", json!("a b")),
             ("runAsDefaultUser", json!("-u")),
+            ("runAsDefaultUser", json!("+0")),
+            ("runAsDefaultUser", json!("+1000")),
+            ("runAsDefaultUser", json!("\\root")),
+            ("runAsDefaultUser", json!("ro\\ot")),
+            ("runAsDefaultUser", json!("$UID")),
+            ("runAsDefaultUser", json!("$")),
             ("runAsDefaultUser", json!("a\nb")),
             ("idleSessionTimeout", json!("0")),
             ("idleSessionTimeout", json!("61")),
@@ -342,6 +352,21 @@ mod tests {
         }
         for inputs in [json!(null), json!([]), json!("x")] {
             assert!(Inputs::read(&inputs).is_err(), "{inputs}");
+        }
+    }
+
+    #[test]
+    fn users_are_called_as_account_databases_call_them() {
+        for name in [
+            "ops",
+            "ssm-user",
+            "a.b_c",
+            "alice@corp.example",
+            "web01$",
+            "7up",
+            "a+b",
+        ] {
+            assert_eq!(run_as_user(name), Ok(()), "{name}");
         }
     }
 

@@ -147,3 +147,38 @@ impl Control {
         Ok(resolve(document, parameters, &surroundings))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_that_cannot_be_read_are_not_taken_for_none() {
+        let of = |content: &str| {
+            let version = DocumentVersion {
+                document: DEFAULT_DOCUMENT.to_owned(),
+                number: 1,
+                version_name: None,
+                display_name: None,
+                format: "JSON".to_owned(),
+                content: content.to_owned(),
+                created: sortie_types::Timestamp::from_millis(0),
+            };
+            Found {
+                document: stored(&version),
+                ..Found::default_shell()
+            }
+            .preferences()
+        };
+        let with = |user: &str| {
+            let content = json!({
+                "schemaVersion": "1.0", "sessionType": "Standard_Stream",
+                "inputs": {"runAsEnabled": true, "runAsDefaultUser": user},
+            });
+            of(&content.to_string())
+        };
+        assert!(with("ops").unwrap().run_as_enabled);
+        assert!(with("+0").is_err(), "saved when more names were taken");
+        assert!(of("{").is_err());
+    }
+}

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use sortie_channel::{
     features::STREAMS,
     link::Delivery,
-    streams::{Destination, RefusalCode},
+    streams::{Destination, RefusalCode, TooManyStreams},
 };
 use tokio::{
     sync::Semaphore,
@@ -31,6 +31,9 @@ const LARGEST_MESSAGE: usize = 128 << 10;
 const OVERHEAD: usize = 64;
 /// Connections being made at a time. Further ones wait.
 const CONNECTS: usize = 64;
+/// Connections being made or carried at a time, those that the client has given up already among them:
+/// a client that opens and closes at once does not make more than these wait.
+const CONNECTIONS: usize = 4096;
 /// How often a client that listens for it is told that the node is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long nothing is accepted after it failed.
@@ -162,6 +165,10 @@ impl<'a, M: Multiplexer> Forward<'a, M> {
 
     fn open(&mut self, id: u32, destination: Destination) {
         let hub = self.hub.clone();
+        if self.connections.len() >= CONNECTIONS {
+            let why = TooManyStreams.to_string();
+            return hub.refuse(id, refusal(RefusalCode::Limit, why));
+        }
         let target = match self.target(destination) {
             Ok(target) => target,
             Err(why) => return hub.refuse(id, refusal(RefusalCode::Forbidden, why.to_owned())),

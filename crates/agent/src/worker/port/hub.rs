@@ -222,7 +222,7 @@ impl<M: Multiplexer> Hub<M> {
         self.tell(&inner);
     }
 
-    /// Waits until the client has given up a stream.
+    /// Waits until the client has given up a stream, which is forgotten then: nobody will carry it.
     pub(super) async fn gone(&self, id: u32) {
         std::future::poll_fn(|context| {
             let mut inner = self.lock();
@@ -231,7 +231,10 @@ impl<M: Multiplexer> Hub<M> {
                     keep(&mut slot.upward, context);
                     Poll::Pending
                 }
-                _ => Poll::Ready(()),
+                _ => {
+                    inner.slots.remove(&id);
+                    Poll::Ready(())
+                }
             }
         })
         .await;
@@ -436,5 +439,29 @@ fn keep(waker: &mut Option<Waker>, context: &Context<'_>) {
     match waker {
         Some(waker) if waker.will_wake(context.waker()) => {}
         waker => *waker = Some(context.waker().clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sortie_channel::streams::Message;
+
+    use super::*;
+    use crate::worker::port::streams::OurStreams;
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_stream_that_was_given_up_before_it_was_connected() {
+        let hub = Hub::new(OurStreams::new());
+        for id in (1..200).step_by(2) {
+            for message in [
+                Message::Open(id, Destination::default()),
+                Message::Reset(id),
+            ] {
+                let (payload_type, payload) = message.encode();
+                hub.receive(payload_type, payload).unwrap();
+            }
+            hub.gone(id).await;
+        }
+        assert!(hub.lock().slots.is_empty());
     }
 }
