@@ -152,6 +152,8 @@ impl PayloadType {
     pub const STDIN_EOF: Self = Self(0x5311);
     /// Ours, client to node: a signal for a command, by its name without `SIG`, such as `INT`.
     pub const SIGNAL: Self = Self(0x5312);
+    /// Ours, node to client: how much of its standard input a command has taken, see [`crate::stdin`].
+    pub const STDIN_TAKEN: Self = Self(0x5313);
 }
 
 /// The values of a [`PayloadType::FLAG`] payload.

@@ -18,6 +18,7 @@ use crate::{
     },
     frame::PayloadType,
     link::Delivery,
+    version::agent_gates,
 };
 
 /// The version that our node shows: four numbers, above every gate of official clients.
@@ -29,6 +30,9 @@ pub const CLIENT_VERSION: &str = "1.2.9999.0";
 
 /// How long an official agent waits for the client's response.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a client is told that cannot tell separated outputs apart.
+const UPGRADE_MESSAGE: &str = "The output and the errors of this command come separately, which this version of the Session Manager plugin does not support. Please update it to a version above 1.2.295.";
 
 const ACTION_SESSION_TYPE: &str = "SessionType";
 const ACTION_KMS: &str = "KMSEncryption";
@@ -128,6 +132,7 @@ pub struct NodeHandshake {
     session_type: SessionType,
     properties: Value,
     customer_message: String,
+    separate_output: bool,
     started: Option<Now>,
     done: bool,
 }
@@ -157,9 +162,17 @@ impl NodeHandshake {
             session_type,
             properties,
             customer_message: customer_message.to_owned(),
+            separate_output: false,
             started: None,
             done: false,
         }
+    }
+
+    /// The session has separated output: clients that are too old for it are told so.
+    #[must_use]
+    pub fn with_separate_output(mut self) -> Self {
+        self.separate_output = true;
+        self
     }
 
     /// The first message of the session. Starts the clock.
@@ -200,7 +213,7 @@ impl NodeHandshake {
         }
         self.done = true;
         Ok(NodeStep::Complete {
-            send: self.complete(now),
+            send: self.complete(&response.client_version, now),
             client_version: response.client_version,
         })
     }
@@ -220,12 +233,18 @@ impl NodeHandshake {
         }
     }
 
-    fn complete(&self, now: Now) -> Outgoing {
+    fn complete(&self, client_version: &str, now: Now) -> Outgoing {
+        let gates = agent_gates(client_version);
+        let customer_message = if self.separate_output && gates.separate_output_upgrade_message {
+            UPGRADE_MESSAGE
+        } else {
+            &self.customer_message
+        };
         let started = self.started.unwrap_or(now).monotonic;
         let took = now.monotonic.saturating_sub(started).as_nanos();
         let complete = HandshakeComplete {
             time_to_complete_ns: i64::try_from(took).unwrap_or(i64::MAX),
-            customer_message: self.customer_message.clone(),
+            customer_message: customer_message.to_owned(),
         };
         Outgoing::new(PayloadType::HANDSHAKE_COMPLETE, &complete)
     }
@@ -407,6 +426,29 @@ mod tests {
         };
         assert_eq!(outgoing.payload_type, PayloadType::HANDSHAKE_RESPONSE);
         HandshakeResponse::parse(&outgoing.payload).unwrap()
+    }
+
+    #[test]
+    fn a_client_too_old_for_separated_output_is_told_to_update() {
+        let message = |client_version: &str| {
+            let body = json!({"ClientVersion": client_version, "ProcessedClientActions": []});
+            let response = Delivery {
+                payload_type: PayloadType::HANDSHAKE_RESPONSE,
+                payload: Bytes::from(body.to_string()),
+            };
+            let session_type = SessionType::NonInteractiveCommands;
+            let mut node = NodeHandshake::new(session_type, Value::Null, "").with_separate_output();
+            node.start(at(1));
+            let Ok(NodeStep::Complete { send, .. }) = node.receive(&response, at(2)) else {
+                panic!("not complete");
+            };
+            HandshakeComplete::parse(&send.payload)
+                .unwrap()
+                .customer_message
+        };
+        assert!(message("1.2.295").contains("update"));
+        assert_eq!(message("1.2.331.0"), "");
+        assert_eq!(message(CLIENT_VERSION), "");
     }
 
     #[test]

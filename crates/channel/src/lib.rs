@@ -13,5 +13,6 @@ pub mod link;
 mod random;
 pub mod service;
 pub mod smux;
+pub mod stdin;
 pub mod streams;
 pub mod version;

@@ -35,17 +35,19 @@ use rustix::{
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::pipe},
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Account, ExitCode, HostFacts, ProcessId, TerminalProgram, TerminalSize};
+use super::{Account, ExitCode, HostFacts, PipeOptions, ProcessId, Program, TerminalSize};
 
 /// The account that sessions run as when the agent is root, as on AWS.
 const SESSION_ACCOUNT: &str = "ssm-user";
 const SUDOERS_DIRECTORY: &str = "/etc/sudoers.d";
 const SUDOERS_FILE: &str = "ssm-agent-users";
 const SUDOERS_TEXT: &str = "# Lets sessions of Session Manager administer this machine.\nssm-user ALL=(ALL) NOPASSWD:ALL\n";
+/// What a pipe to a program holds.
+const PIPE_SIZE: usize = 256 * 1024;
 /// Where a worker of a kernel without pidfds is looked for.
 const EXIT_POLL: Duration = Duration::from_millis(500);
 
@@ -270,6 +272,60 @@ pub(crate) fn is_trusted_peer(stream: &UnixStream, uid: u32) -> bool {
 
 fn through(directory: &File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
+}
+
+// ---- sockets of sessions ------------------------------------------------------------------------
+
+/// A unix socket that a session listens at. Its file goes when this does.
+pub(crate) struct SessionSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Which file it is: device and inode.
+    file: (u64, u64),
+}
+
+impl SessionSocket {
+    /// Listens at `path`, mode 0600. What is there already stays. Only within a runtime.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        // No other thread makes files, and between making and restricting it nobody may come in.
+        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(before);
+        let listener = bound?;
+        let made = fs::symlink_metadata(path)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            file: (made.dev(), made.ino()),
+        })
+    }
+
+    /// Waits for a connection.
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+}
+
+impl Drop for SessionSocket {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.file);
+        if is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Connects to the unix socket at `path`.
+pub(crate) async fn connect_socket(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
+}
+
+/// Whether the process or the system has as many files open as it may.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 // ---- accounts -----------------------------------------------------------------------------------
@@ -694,7 +750,7 @@ fn signal_checked(pid: u32, signal: Signal, meant: impl Fn(&ProcessStat) -> bool
     }
 }
 
-// ---- a terminal and the program on it -----------------------------------------------------------
+// ---- a terminal, pipes, and the program on them -------------------------------------------------
 
 /// The master side of a pseudo terminal.
 #[derive(Debug)]
@@ -776,22 +832,36 @@ impl Terminal {
     }
 }
 
-/// A program that leads a session of its own on a terminal.
+/// This side of a pipe that a program writes to.
+pub(crate) type PipeReader = pipe::Receiver;
+/// This side of a pipe that a program reads.
+pub(crate) type PipeWriter = pipe::Sender;
+
+/// This side of the pipes that are a program's standard streams.
 #[derive(Debug)]
-pub(crate) struct TerminalProcess {
+pub(crate) struct Pipes {
+    pub(crate) input: Option<PipeWriter>,
+    pub(crate) output: PipeReader,
+    pub(crate) error: Option<PipeReader>,
+}
+
+/// Bytes that wait in a pipe.
+pub(crate) fn waiting_in(pipe: &PipeReader) -> u64 {
+    rustix::io::ioctl_fionread(pipe).unwrap_or_default()
+}
+
+/// A program that leads a session of its own.
+#[derive(Debug)]
+pub(crate) struct SessionProcess {
     child: tokio::process::Child,
     session: u32,
 }
 
-impl TerminalProcess {
+impl SessionProcess {
     /// Starts the program with `slave` as its controlling terminal and all three standard streams.
-    pub(crate) fn start(program: &TerminalProgram, slave: OwnedFd) -> io::Result<Self> {
-        let mut command = Command::new(&program.path);
+    pub(crate) fn start_on_terminal(program: &Program, slave: OwnedFd) -> io::Result<Self> {
+        let mut command = command(program);
         command
-            .arg0(&program.argv0)
-            .env_clear()
-            .envs(&program.environment)
-            .current_dir(&program.directory)
             .stdin(slave.try_clone()?)
             .stdout(slave.try_clone()?)
             .stderr(slave);
@@ -804,6 +874,50 @@ impl TerminalProcess {
                 Ok(())
             });
         }
+        Self::start(command)
+    }
+
+    /// Starts the program with pipes as its standard streams and no terminal. Only within a runtime.
+    pub(crate) fn start_with_pipes(
+        program: &Program,
+        options: PipeOptions,
+    ) -> io::Result<(Self, Pipes)> {
+        let mut command = command(program);
+        let (output, theirs) = io::pipe()?;
+        let error = if options.error {
+            let (error, theirs) = io::pipe()?;
+            command.stderr(theirs);
+            Some(receiver(error)?)
+        } else {
+            command.stderr(theirs.try_clone()?);
+            None
+        };
+        command.stdout(theirs);
+        let input = if options.input {
+            let (theirs, input) = io::pipe()?;
+            command.stdin(theirs);
+            Some(sender(input)?)
+        } else {
+            command.stdin(Stdio::null());
+            None
+        };
+        // SAFETY: runs in the child between fork and exec; the call is a bare system call that takes no
+        // lock and allocates nothing.
+        unsafe {
+            command.pre_exec(|| {
+                rustix::process::setsid()?;
+                Ok(())
+            });
+        }
+        let pipes = Pipes {
+            input,
+            output: receiver(output)?,
+            error,
+        };
+        Ok((Self::start(command)?, pipes))
+    }
+
+    fn start(command: Command) -> io::Result<Self> {
         let mut command = tokio::process::Command::from(command);
         let child = command.kill_on_drop(true).spawn()?;
         let session = child
@@ -817,19 +931,38 @@ impl TerminalProcess {
         Ok(exit_code(self.child.wait().await?))
     }
 
-    /// Tells every process of the terminal's session that the terminal is gone.
+    /// Tells every process of the session that the terminal is gone.
     pub(crate) fn hang_up(&self) {
         self.signal_session(Signal::HUP);
         // A stopped job acts on it only when continued.
         self.signal_session(Signal::CONT);
     }
 
-    /// Ends every process of the terminal's session.
+    /// Tells every process of the session to end.
+    pub(crate) fn terminate(&self) {
+        self.signal_session(Signal::TERM);
+        self.signal_session(Signal::CONT);
+    }
+
+    /// Sends the signal of this name, without `SIG`, to the program's process group; false when there is
+    /// no such signal. Does nothing once the program's end is known.
+    pub(crate) fn signal_group(&self, name: &str) -> bool {
+        let Some(signal) = signal_named(name) else {
+            return false;
+        };
+        // The number is the program's until its end was taken note of.
+        if let Some(group) = self.child.id().and_then(raw_pid) {
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+        true
+    }
+
+    /// Ends every process of the session.
     pub(crate) fn kill(&self) {
         self.signal_session(Signal::KILL);
     }
 
-    /// Whether any process of the terminal's session is left.
+    /// Whether any process of the session is left.
     pub(crate) fn is_anyone_left(&self) -> bool {
         !self.members().is_empty()
     }
@@ -853,6 +986,52 @@ impl TerminalProcess {
         };
         entries.filter_map(pid).filter(is_member).collect()
     }
+}
+
+fn command(program: &Program) -> Command {
+    let mut command = Command::new(&program.path);
+    command
+        .args(&program.arguments)
+        .env_clear()
+        .envs(&program.environment)
+        .current_dir(&program.directory);
+    if let Some(argv0) = &program.argv0 {
+        command.arg0(argv0);
+    }
+    command
+}
+
+fn receiver(reader: io::PipeReader) -> io::Result<PipeReader> {
+    enlarge(&reader);
+    pipe::Receiver::from_owned_fd(reader.into())
+}
+
+fn sender(writer: io::PipeWriter) -> io::Result<PipeWriter> {
+    enlarge(&writer);
+    pipe::Sender::from_owned_fd(writer.into())
+}
+
+/// Fewer changes between the two processes. An account may have run out of room for large pipes.
+fn enlarge(pipe: impl AsFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_SIZE);
+}
+
+fn signal_named(name: &str) -> Option<Signal> {
+    Some(match name {
+        "ABRT" => Signal::ABORT,
+        "ALRM" => Signal::ALARM,
+        "CONT" => Signal::CONT,
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "KILL" => Signal::KILL,
+        "QUIT" => Signal::QUIT,
+        "STOP" => Signal::STOP,
+        "TERM" => Signal::TERM,
+        "TSTP" => Signal::TSTP,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        _ => return None,
+    })
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {

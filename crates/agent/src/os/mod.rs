@@ -67,17 +67,28 @@ pub(crate) struct TerminalSize {
     pub(crate) rows: u16,
 }
 
-/// A program to run on a terminal of its own.
+/// A program to run as the leader of a session of its own.
 #[derive(Clone, Debug)]
-pub(crate) struct TerminalProgram {
-    /// The file to execute.
+pub(crate) struct Program {
+    /// The file to execute; without a slash it is looked for in the environment's `PATH`.
     pub(crate) path: PathBuf,
-    /// What the program sees as its own name.
-    pub(crate) argv0: String,
+    /// What the program sees as its own name, when that is not `path`.
+    pub(crate) argv0: Option<String>,
+    /// What follows the name.
+    pub(crate) arguments: Vec<String>,
     /// The whole environment.
     pub(crate) environment: BTreeMap<String, String>,
     /// Where it starts.
     pub(crate) directory: PathBuf,
+}
+
+/// What a program's standard streams are, when there is no terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PipeOptions {
+    /// Whether there is a standard input. Otherwise it is empty.
+    pub(crate) input: bool,
+    /// Whether the error output goes its own way. Otherwise it goes where the output goes, in order.
+    pub(crate) error: bool,
 }
 
 /// How a program ended: its status, or 128 and the number of the signal, as shells report it.

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::{Account, ExitCode, HostFacts, ProcessId, TerminalProgram, TerminalSize};
+use super::{Account, ExitCode, HostFacts, PipeOptions, ProcessId, Program, TerminalSize};
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::Error::new(
@@ -103,6 +103,27 @@ pub(crate) fn is_trusted_peer(_stream: &tokio::io::DuplexStream, _uid: u32) -> b
     false
 }
 
+/// A socket that cannot exist.
+pub(crate) struct SessionSocket(Infallible);
+
+impl SessionSocket {
+    pub(crate) fn bind(_path: &Path) -> io::Result<Self> {
+        unsupported()
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<tokio::io::DuplexStream> {
+        match self.0 {}
+    }
+}
+
+pub(crate) async fn connect_socket(_path: &Path) -> io::Result<tokio::io::DuplexStream> {
+    unsupported()
+}
+
+pub(crate) fn is_out_of_files(_error: &io::Error) -> bool {
+    false
+}
+
 pub(crate) fn own_account() -> io::Result<Account> {
     unsupported()
 }
@@ -181,12 +202,54 @@ pub(crate) fn limit_unconfirmed<T>(_connection: T, _limit: std::time::Duration) 
     Ok(())
 }
 
-/// A program that cannot run.
-pub(crate) struct TerminalProcess(Infallible);
+/// Pipes that cannot exist.
+pub(crate) struct Pipes {
+    pub(crate) input: Option<Pipe>,
+    pub(crate) output: Pipe,
+    pub(crate) error: Option<Pipe>,
+}
 
-impl TerminalProcess {
-    pub(crate) fn start(_program: &TerminalProgram, slave: Infallible) -> io::Result<Self> {
+pub(crate) type PipeReader = Pipe;
+pub(crate) type PipeWriter = Pipe;
+
+/// A pipe that cannot exist.
+pub(crate) struct Pipe(Infallible);
+
+impl Pipe {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn try_read(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn try_write(&self, _bytes: &[u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+}
+
+pub(crate) fn waiting_in(pipe: &Pipe) -> u64 {
+    match pipe.0 {}
+}
+
+/// A program that cannot run.
+pub(crate) struct SessionProcess(Infallible);
+
+impl SessionProcess {
+    pub(crate) fn start_on_terminal(_program: &Program, slave: Infallible) -> io::Result<Self> {
         match slave {}
+    }
+
+    pub(crate) fn start_with_pipes(
+        _program: &Program,
+        _options: PipeOptions,
+    ) -> io::Result<(Self, Pipes)> {
+        unsupported()
     }
 
     pub(crate) async fn wait(&mut self) -> io::Result<ExitCode> {
@@ -194,6 +257,14 @@ impl TerminalProcess {
     }
 
     pub(crate) fn hang_up(&self) {
+        match self.0 {}
+    }
+
+    pub(crate) fn terminate(&self) {
+        match self.0 {}
+    }
+
+    pub(crate) fn signal_group(&self, _name: &str) -> bool {
         match self.0 {}
     }
 

@@ -1,5 +1,5 @@
 //! The session's data channel as the worker has it: one reliable link over as many websockets as it
-//! takes. What the bytes mean is `session`'s.
+//! takes. What the bytes mean is the session's.
 //!
 //! The channel announces itself in its open message and sends no stream data before the server has
 //! answered with the common features. The answer also brings the ticket that opens the next websocket,
@@ -15,7 +15,7 @@ use sortie_channel::{
     link::{Delivery, Link, Options, Received, Role},
     service::{Stamp, agent_session_state},
 };
-use sortie_types::{NodeId, Secret, SessionId};
+use sortie_types::{NodeId, Now, Secret, SessionId};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -28,6 +28,8 @@ use crate::{
 
 /// What goes to the socket between two looks at what it has received.
 const BATCH: usize = 128 * 1024;
+/// A paced channel has room when there is so much: less is not worth a header.
+const WORTHWHILE: usize = 32 * 1024;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long the last messages and the goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -78,6 +80,8 @@ pub(crate) struct DataChannel {
     staged: Option<Bytes>,
     events: VecDeque<ChannelEvent>,
     had_room: bool,
+    /// What counts as room.
+    least_room: usize,
     announced: bool,
     features: Vec<String>,
 }
@@ -104,9 +108,15 @@ impl DataChannel {
             staged: None,
             events: VecDeque::new(),
             had_room: false,
+            least_room: 1,
             announced: false,
             features: Vec::new(),
         }
+    }
+
+    /// The time, as protocol code wants it.
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
     }
 
     /// Bytes that may be sent now; none while the server asks for a pause.
@@ -118,13 +128,30 @@ impl DataChannel {
         }
     }
 
+    /// Whether there is room to send.
+    pub(crate) fn has_room(&self) -> bool {
+        self.writable() >= self.least_room
+    }
+
+    /// Holds from now on only what the way to the client takes, so that what is chosen to be sent does
+    /// not wait behind much else.
+    pub(crate) fn pace(&mut self) {
+        self.link.pace(self.clock.now());
+        self.least_room = WORTHWHILE;
+    }
+
+    /// The next message of the client, if one is there.
+    pub(crate) fn next_input(&mut self) -> Option<Delivery> {
+        self.link.next_delivery()
+    }
+
     /// Queues a message of the stream. Up to [`Self::writable`] bytes are always taken; what does not
     /// fit comes back.
     pub(crate) fn send(&mut self, payload_type: PayloadType, payload: Bytes) -> Result<(), Bytes> {
         let sent = self
             .link
             .send(payload_type, payload.clone(), self.clock.now());
-        self.had_room = self.writable() > 0;
+        self.had_room = self.has_room();
         sent.map_err(|_full| payload)
     }
 
@@ -181,7 +208,7 @@ impl DataChannel {
             if takes_input && let Some(delivery) = self.link.next_delivery() {
                 return ChannelEvent::Input(delivery);
             }
-            let has_room = self.writable() > 0;
+            let has_room = self.has_room();
             if has_room != std::mem::replace(&mut self.had_room, has_room) && has_room {
                 return ChannelEvent::Room;
             }

@@ -11,9 +11,13 @@
 //! same holds for the agent's memory, but the account can of course read the agent's files.
 
 mod channel;
+mod command;
+mod leaving;
+mod outside;
+mod program;
 mod requests;
 mod session;
-mod shell;
+mod terminal;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -215,12 +219,9 @@ async fn work(
         },
         dialer,
     );
-    let Work::Shell { profile } = &message.work else {
-        return TaskResult::failed("this session type is not supported", crate::clock::wall());
-    };
     let options = SessionOptions {
         account: message.account.clone(),
-        shell_profile: profile.clone(),
+        work: message.work.clone(),
         idle_limit: message.idle_limit,
     };
     let result = session::run(options, channel, asked).await;
