@@ -1,10 +1,12 @@
 //! The command line of `sortie`, as data.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use sortie_client::Overrides;
 use sortie_types::Secret;
+
+use crate::exec::Selector;
 
 /// Shells on managed nodes, and what happened in them.
 #[derive(Debug, Parser)]
@@ -55,6 +57,16 @@ pub(crate) enum Command {
     /// When standard input is no terminal its bytes are typed as they are and its end is typed as
     /// Ctrl-D. The exit status is the remote shell's, or 255 when the session failed.
     Start(Start),
+    /// Run a command on a node, or on many
+    ///
+    /// Standard input goes to the command until its end, standard output and standard error come back
+    /// apart, and signals are passed on. The exit status is the command's, 128 and the number of the
+    /// signal that killed it, or 255 when sortie itself failed, which it then says on standard error.
+    ///
+    /// With --on the command runs on every node that is meant, without standard input. Each line
+    /// begins with the node's name. The exit status is the highest of all nodes, where a node on which
+    /// the command could not be run counts as 255.
+    Exec(Exec),
     /// List, show and end sessions
     #[command(subcommand)]
     Sessions(Sessions),
@@ -98,9 +110,53 @@ pub(crate) struct Nodes {
 pub(crate) struct Start {
     /// Id or name of the node
     pub(crate) node: String,
+    /// Session document, instead of the account's shell
+    #[arg(long, value_name = "NAME")]
+    pub(crate) document: Option<String>,
+    /// Parameter of the document; a name that is given again has several values
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, requires = "document")]
+    pub(crate) parameter: Vec<(String, String)>,
     /// Why, for the audit trail
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Id or name of the node
+    #[arg(required_unless_present = "on", conflicts_with = "on")]
+    pub(crate) node: Option<String>,
+    /// Run on many nodes: all, tag:KEY=VALUE (several, with commas, must all fit), or the id or name
+    /// of a node; may be repeated for more nodes
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) on: Vec<Selector>,
+    /// How many nodes at a time
+    #[arg(
+        long, value_name = "N", default_value_t = 16, requires = "on",
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
+    pub(crate) parallel: u16,
+    /// Print a line of JSON for each node when it is done, with up to 1 MiB of each output
+    #[arg(long, requires = "on")]
+    pub(crate) json: bool,
+    /// Give the command a terminal
+    #[arg(short = 't', long, conflicts_with = "on")]
+    pub(crate) tty: bool,
+    /// Leave standard input alone
+    #[arg(short = 'n', long, conflicts_with = "tty")]
+    pub(crate) no_stdin: bool,
+    /// Session document, instead of the one for commands
+    #[arg(long, value_name = "NAME")]
+    pub(crate) document: Option<String>,
+    /// Parameter of the document; a name that is given again has several values
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, requires = "document")]
+    pub(crate) parameter: Vec<(String, String)>,
+    /// Why, for the audit trail
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// The command and its arguments, which reach it as they are
+    #[arg(last = true, value_name = "CMD", required_unless_present = "document")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -227,6 +283,10 @@ fn mfa_code(text: &str) -> Result<Secret, &'static str> {
 
 fn condition(text: &str) -> Result<(String, String), &'static str> {
     key_and_value(text).map_err(|_| "a condition key is given as KEY=VALUE")
+}
+
+fn parameter(text: &str) -> Result<(String, String), &'static str> {
+    key_and_value(text).map_err(|_| "a parameter is given as NAME=VALUE")
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), &'static str> {

@@ -9,7 +9,7 @@ use crate::{
     FAILURE,
     arguments::{Arguments, Command, Plugin, Sessions},
     error::CommandError,
-    explain, login, nodes, output, plugin_install,
+    exec, explain, login, nodes, output, plugin_install,
     prompt::OnTerminal,
     runtime, sessions, start, whoami,
 };
@@ -63,6 +63,7 @@ async fn dispatch(all: &Arguments, api: &Api) -> Result<u8, CommandError> {
             login::log_in(api, arguments, &all.connection.overrides()).await?;
         }
         Command::Nodes(arguments) => nodes::run(api, arguments).await?,
+        Command::Exec(arguments) => return exec::run(api, arguments).await,
         Command::Start(arguments) => return start::run(api, arguments).await,
         Command::Sessions(Sessions::List(arguments)) => sessions::list(api, arguments).await?,
         Command::Sessions(Sessions::Show(arguments)) => sessions::show(api, arguments).await?,

@@ -4,7 +4,7 @@ use sortie_client::{
     ApiError, CallError, ConfigError, CredentialsError, data_channel::IncompleteResponse,
 };
 
-use crate::denial::Denial;
+use crate::{denial::Denial, exec::WordError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,8 @@ pub(crate) enum CommandError {
          node `sortie-agent run` has to be running"
     )]
     NotConnected { target: String },
+    #[error("no node is meant by --on; `sortie nodes` lists the nodes")]
+    NoNodes,
     #[error("there is no session `{0}`; `sortie sessions list --history` lists ended ones")]
     UnknownSession(String),
     #[error("{place} is there and is not ours; choose another folder or add --force")]
@@ -49,6 +51,8 @@ pub(crate) enum CommandError {
     TooManyAttempts,
     #[error("{0}")]
     NewPassword(String),
+    #[error(transparent)]
+    Word(#[from] WordError),
     #[error("cannot ask for {what}")]
     CannotAsk {
         what: String,

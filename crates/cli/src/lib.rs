@@ -9,6 +9,7 @@ mod command;
 mod denial;
 mod error;
 mod escape;
+mod exec;
 mod explain;
 mod login;
 mod nodes;

@@ -95,7 +95,7 @@ fn row(node: &InstanceInformation) -> Vec<comfy_table::Cell> {
 }
 
 /// Every node that passes the filters.
-async fn list(
+pub(crate) async fn list(
     api: &Api,
     filters: Vec<InstanceInformationStringFilter>,
 ) -> Result<Vec<InstanceInformation>, CallError> {

@@ -5,7 +5,7 @@
 //! States: waiting for the node → running (terminal raw, input read) → over, or left by the person,
 //! by a signal or because nobody reads the output.
 
-mod away;
+pub(crate) mod away;
 
 use std::{collections::VecDeque, io::IsTerminal, time::Duration};
 
@@ -29,6 +29,9 @@ const QUIET_WAIT: Duration = Duration::from_secs(1);
 
 /// Typed bytes kept while the channel takes none. Beyond it standard input is not read.
 const TYPED_LIMIT: usize = 64 << 10;
+
+/// What the person can do while the connection is away.
+const WAY_OUT: &str = "Enter ~. leaves";
 
 /// End of input, as typed.
 const CTRL_D: &[u8] = &[0x04];
@@ -81,6 +84,7 @@ pub(crate) async fn run(channel: DataChannel, manner: Manner) -> std::io::Result
         output: Output::start()?,
         input: None,
         input_ended: false,
+        is_command: false,
         raw: None,
         escapes: Escapes::new(),
         typed: VecDeque::new(),
@@ -103,6 +107,8 @@ struct Shell {
     output: Output,
     input: Option<Input>,
     input_ended: bool,
+    /// The session is a command without a terminal, which takes nothing but signals.
+    is_command: bool,
     raw: Option<RawTerminal>,
     escapes: Escapes,
     /// Typed and not taken by the channel yet.
@@ -167,7 +173,8 @@ impl Shell {
     fn take_event(&mut self, event: Option<Event>) -> std::io::Result<Option<Ending>> {
         match event {
             Some(Event::Joined) if !self.manner.is_plugin => self.begin()?,
-            Some(Event::Joined) => {}
+            // A shell begins by itself, and knows no other messages.
+            Some(Event::Asked { .. } | Event::Joined | Event::Message { .. }) => {}
             Some(Event::Begun(session)) => return self.take_session(session),
             Some(Event::Output(bytes)) => {
                 self.settle();
@@ -214,7 +221,12 @@ impl Shell {
             let line = format!("{}\n", session.customer_message);
             self.shown.push_back((Stream::Stdout, Bytes::from(line)));
         }
+        self.is_command = session.session_type == SessionType::NonInteractiveCommands;
         self.begin()?;
+        if self.is_command {
+            // Its lines end as on a pipe, which a raw terminal would show as stairs.
+            self.raw = None;
+        }
         Ok(None)
     }
 
@@ -222,7 +234,9 @@ impl Shell {
     fn begin(&mut self) -> std::io::Result<()> {
         if self.input.is_none() {
             self.settle();
-            self.raw = RawTerminal::enter()?;
+            if !self.is_command {
+                self.raw = RawTerminal::enter()?;
+            }
             self.commands.resize(terminal::size());
             self.input = Some(Input::start()?);
         }
@@ -239,6 +253,9 @@ impl Shell {
     fn take_input(&mut self, piece: Option<Bytes>) -> std::io::Result<Option<Ending>> {
         let Some(piece) = piece else {
             self.input_ended = true;
+            if self.is_command {
+                return Ok(None);
+            }
             if self.manner.is_plugin {
                 return Ok(Some(Ending::InputEnded));
             }
@@ -301,9 +318,11 @@ impl Shell {
             self.commands.resize(terminal::size());
             return Ok(None);
         }
-        // AWS's plugin types the keyboard's signals once its shell runs.
+        // AWS's plugin types the keyboard's signals once its shell runs, and a command without a
+        // terminal knows them as bytes.
+        let is_typed = self.manner.is_plugin || self.is_command;
         let key: Option<&'static [u8]> = match signal {
-            _ if !self.manner.is_plugin || self.input.is_none() => None,
+            _ if !is_typed || self.input.is_none() => None,
             Some(Signal::INT) => Some(&[0x03]),
             Some(Signal::QUIT) => Some(&[0x1c]),
             Some(Signal::TSTP) => Some(&[0x1a]),
@@ -336,7 +355,7 @@ impl Shell {
         }
         if let Some(since) = self.away_since {
             let renewed = std::mem::replace(&mut self.has_remarked, true);
-            self.output.remark(&away::notice(since.elapsed(), renewed));
+            self.output.remark(&away::notice(since.elapsed(), renewed, WAY_OUT));
             // In a narrow terminal it would not take its own place.
             if terminal::size().cols >= away::COLUMNS {
                 self.remark_at = Some(tokio::time::Instant::now() + away::RENEWAL);

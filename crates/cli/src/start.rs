@@ -1,6 +1,9 @@
-//! `sortie start`: a shell on a node.
+//! `sortie start`: a shell on a node, or what a session document makes of it; and what every verb that
+//! starts sessions has in common.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+
+use sortie_channel::features;
 
 use sortie_client::{
     Api, CallError, DataChannel, StartedSession,
@@ -20,15 +23,16 @@ use crate::{
 pub(crate) const TERMINATE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError> {
-    let target = nodes::resolve(api, &arguments.node).await?;
-    let session = start(api, &target, arguments.reason.as_deref()).await?;
+    let parameters = parameters(&arguments.parameter);
+    let request = StartSessionRequest {
+        target: nodes::resolve(api, &arguments.node).await?,
+        document_name: arguments.document.clone(),
+        reason: arguments.reason.clone(),
+        parameters: (!parameters.is_empty()).then_some(parameters),
+    };
+    let session = open(api, &request).await?;
     let session_id = session.session_id.clone();
-    let channel = DataChannel::open(
-        session,
-        api.clone(),
-        api.tls(),
-        data_channel::Options::default(),
-    );
+    let channel = DataChannel::open(session, api.clone(), api.tls(), options());
     let manner = Manner {
         is_plugin: false,
         waiting_for: format!("node {}", arguments.node),
@@ -36,34 +40,61 @@ pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError
     let outcome = shell::run(channel, manner)
         .await
         .map_err(|error| CommandError::io("use the terminal", error))?;
+    conclude(api, &session_id, &outcome, false).await
+}
+
+/// How the channel of a person at a terminal behaves: what is typed is typed, also to a command that
+/// takes no terminal.
+pub(crate) fn options() -> data_channel::Options {
+    let mut options = data_channel::Options::default();
+    options.features.retain(|feature| feature != features::STDIN);
+    options
+}
+
+/// Ends the session on its server where it is not over, says what the person must know, and gives the
+/// exit status. Quiet: an ordinary end is not worth a word.
+pub(crate) async fn conclude(
+    api: &Api,
+    session_id: &str,
+    outcome: &Outcome,
+    is_quiet: bool,
+) -> Result<u8, CommandError> {
     if must_terminate(&outcome.end) {
-        terminate(api, &session_id).await;
+        terminate(api, session_id).await;
     }
-    if let Some(line) = last_line(&session_id, &outcome) {
+    let is_ordinary = outcome.exit_status.is_some();
+    let line = last_line(session_id, outcome);
+    if let Some(line) = line.filter(|_| !(is_quiet && exit_status(outcome) != FAILURE)) {
         // What the session showed last may have been a prompt.
         let is_seen = std::io::stdout().is_terminal();
-        let is_ordinary = outcome.exit_status.is_some();
         let gap = if is_seen && !is_ordinary { "\n" } else { "" };
         output::error_line(&format!("{gap}{line}"));
     }
-    Ok(exit_status(&outcome))
+    Ok(exit_status(outcome))
 }
 
-async fn start(
+/// What was given as NAME=VALUE; a name that comes again has several values.
+pub(crate) fn parameters(given: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
+    let mut parameters: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in given {
+        parameters
+            .entry(name.clone())
+            .or_default()
+            .push(value.clone());
+    }
+    parameters
+}
+
+/// Starts a session; the target is a node's id.
+pub(crate) async fn open(
     api: &Api,
-    target: &str,
-    reason: Option<&str>,
+    request: &StartSessionRequest,
 ) -> Result<StartedSession, CommandError> {
-    let request = StartSessionRequest {
-        target: target.to_owned(),
-        reason: reason.map(str::to_owned),
-        ..StartSessionRequest::default()
-    };
-    match api.call::<StartSession>(&request).await {
+    match api.call::<StartSession>(request).await {
         Ok(response) => Ok(response.try_into()?),
         Err(error) if error.code() == Some("TargetNotConnected") => {
             Err(CommandError::NotConnected {
-                target: target.to_owned(),
+                target: request.target.clone(),
             })
         }
         Err(error) => Err(error.into()),

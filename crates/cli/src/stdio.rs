@@ -22,6 +22,7 @@ const QUEUE: usize = 4;
 /// Standard input or a terminal, read from when this is made until it is dropped.
 pub(crate) struct Input {
     pieces: mpsc::Receiver<Bytes>,
+    peeked: Option<Bytes>,
     wake: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -41,6 +42,7 @@ impl Input {
             .spawn(move || read_all(&source, &woken, &sender))?;
         Ok(Self {
             pieces,
+            peeked: None,
             wake: Some(wake),
             thread: Some(thread),
         })
@@ -49,8 +51,34 @@ impl Input {
     /// The next piece, at most [`MAX_INPUT`] bytes; `None` at the end of the input, or when it
     /// cannot be read any more.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        if let Some(piece) = self.peeked.take() {
+            return Some(piece);
+        }
         self.pieces.recv().await
     }
+
+    /// What is known of the input now. Takes nothing away.
+    pub(crate) fn peek(&mut self) -> Peeked {
+        if self.peeked.is_none() {
+            match self.pieces.try_recv() {
+                Ok(piece) => self.peeked = Some(piece),
+                Err(mpsc::error::TryRecvError::Empty) => return Peeked::Nothing,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Peeked::Ended,
+            }
+        }
+        Peeked::Piece
+    }
+}
+
+/// What [`Input::peek`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peeked {
+    /// There is input.
+    Piece,
+    /// The input is over.
+    Ended,
+    /// Neither yet.
+    Nothing,
 }
 
 impl Drop for Input {
@@ -103,7 +131,7 @@ pub(crate) enum Stream {
 /// Standard output and standard error, written in the order given.
 pub(crate) struct Output {
     pieces: mpsc::Sender<(Stream, Bytes)>,
-    done: oneshot::Receiver<()>,
+    done: oneshot::Receiver<io::Result<()>>,
 }
 
 /// Standard output is closed at the other end, or cannot be written.
@@ -119,9 +147,9 @@ impl Output {
         std::thread::Builder::new()
             .name("stdout".to_owned())
             .spawn(move || {
-                write_all(receiver);
+                let written = write_all(receiver);
                 // Nobody waits when the program is left in a hurry.
-                let _ = tell_done.send(());
+                let _ = tell_done.send(written);
             })?;
         Ok(Self { pieces, done })
     }
@@ -153,22 +181,32 @@ impl Output {
 
     /// Waits until everything is written.
     pub(crate) async fn finish(self) {
+        // Whoever wants to know why it could not be asks for the result.
+        let _ = self.result().await;
+    }
+
+    /// Waits until everything is written. An error is standard output's: nothing after it was written.
+    pub(crate) async fn result(self) -> io::Result<()> {
         drop(self.pieces);
-        let _ = self.done.await;
+        self.done
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the writing thread is gone")))
     }
 }
 
-fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>) {
+fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>) -> io::Result<()> {
     while let Some((stream, piece)) = pieces.blocking_recv() {
         let written = match stream {
             // Unbuffered: std's line buffer would hold back what has no newline.
             Stream::Stdout => write_raw(io::stdout(), &piece),
             Stream::Stderr => io::stderr().write_all(&piece),
         };
-        if written.is_err() && matches!(stream, Stream::Stdout) {
-            return;
+        // Nobody can be told that standard error is gone.
+        if matches!(stream, Stream::Stdout) {
+            written?;
         }
     }
+    Ok(())
 }
 
 fn write_raw(out: impl std::os::fd::AsFd, mut piece: &[u8]) -> io::Result<()> {

@@ -3,29 +3,29 @@
 use std::time::Duration;
 
 /// How long a connection is away before the person is told.
-pub(super) const QUIET: Duration = Duration::from_secs(2);
+pub(crate) const QUIET: Duration = Duration::from_secs(2);
 
 /// How often the line is renewed.
-pub(super) const RENEWAL: Duration = Duration::from_secs(1);
+pub(crate) const RENEWAL: Duration = Duration::from_secs(1);
 
 /// To the beginning of the line, and without what it holds.
 const AGAIN: &str = "\r\x1b[K";
 
-/// The line, after being away for so long. Begins a line of its own at first, and takes the place of
-/// its predecessor when it is `renewed`.
-pub(super) fn notice(away: Duration, renewed: bool) -> String {
+/// The line, after being away for so long, with the person's way out. Begins a line of its own at
+/// first, and takes the place of its predecessor when it is `renewed`.
+pub(crate) fn notice(away: Duration, renewed: bool, way_out: &str) -> String {
     let begin = if renewed { AGAIN } else { "\r\n" };
     format!(
-        "{begin}[sortie: connection lost for {}, coming back; Enter ~. leaves]",
+        "{begin}[sortie: connection lost for {}, coming back; {way_out}]",
         spoken(away)
     )
 }
 
 /// The longest [`notice`] has at most so many columns.
-pub(super) const COLUMNS: u32 = 80;
+pub(crate) const COLUMNS: u32 = 80;
 
 /// The last line, once the connection is back.
-pub(super) fn farewell(away: Duration) -> String {
+pub(crate) fn farewell(away: Duration) -> String {
     format!(
         "{AGAIN}[sortie: connected again after {}]\r\n",
         spoken(away)
@@ -61,9 +61,9 @@ mod tests {
 
     #[test]
     fn the_line_keeps_its_place_and_fits_an_ordinary_terminal() {
-        let first = notice(Duration::from_secs(2), false);
+        let first = notice(Duration::from_secs(2), false, "Enter ~. leaves");
         assert!(first.starts_with("\r\n[sortie: connection lost for 2 s"));
-        let longest = notice(Duration::from_secs(23 * 3600 + 3599), true);
+        let longest = notice(Duration::from_secs(23 * 3600 + 3599), true, "Enter ~. leaves");
         assert!(longest.starts_with("\r\x1b[K["));
         assert!(longest.len() - AGAIN.len() < COLUMNS as usize);
         assert!(farewell(Duration::from_secs(3)).ends_with("\r\n"));

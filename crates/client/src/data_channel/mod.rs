@@ -5,6 +5,7 @@
 //! where the node asks for it, and comes back after a lost connection: with the ticket that our
 //! server gave it, or through [`Resume`] elsewhere. What a person sees of all this is the caller's.
 
+mod command;
 mod keep_alive;
 mod socket;
 mod task;
@@ -12,7 +13,7 @@ mod task;
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use sortie_channel::{body::Size, features, handshake::Session};
+use sortie_channel::{body::Size, features, frame::PayloadType, handshake::Session};
 use sortie_types::Secret;
 use sortie_wire::shapes::ssm;
 use tokio::{
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{Api, CallError, Tls};
+pub use command::CommandSignal;
 pub use keep_alive::KeepAliveOptions;
 
 /// The longest piece of input that is sent as one message.
@@ -32,6 +34,10 @@ const EVENT_QUEUE: usize = 64;
 
 /// Pieces of input that wait for the channel.
 const INPUT_QUEUE: usize = 16;
+
+/// Messages of the caller's own making that wait for the channel. Only one: what goes out next is
+/// best chosen late, and more wait in the link.
+const MESSAGE_QUEUE: usize = 1;
 
 /// A session that a server has agreed to, not dialled yet.
 #[derive(Clone, Debug)]
@@ -131,6 +137,11 @@ pub struct Options {
     pub dial_timeout: Duration,
     /// How a connection is kept alive and found dead.
     pub keep_alive: KeepAliveOptions,
+    /// Whether a session that shakes hands begins only when the caller says so with
+    /// [`Commands::agree`], so that it can look at what the other end can do before anything happens.
+    pub asks: bool,
+    /// Bytes sent or waiting to be sent and not acknowledged, at most.
+    pub send_limit: usize,
 }
 
 impl Default for Options {
@@ -140,6 +151,8 @@ impl Default for Options {
             patience: Duration::from_secs(3600),
             dial_timeout: Duration::from_secs(15),
             keep_alive: KeepAliveOptions::default(),
+            asks: false,
+            send_limit: 1 << 20,
         }
     }
 }
@@ -147,6 +160,12 @@ impl Default for Options {
 /// What happens in a session.
 #[derive(Debug)]
 pub enum Event {
+    /// The session waits for [`Commands::agree`]; only where [`Options::asks`] is set. An official
+    /// agent waits for 15 seconds.
+    Asked {
+        /// What both ends can do; empty when the other end or the server is not ours.
+        features: Vec<String>,
+    },
     /// The connection was lost; the session goes on and is being returned to.
     Away {
         /// Why, for people.
@@ -164,6 +183,13 @@ pub enum Event {
         code: Option<i32>,
         /// The node's text.
         text: Bytes,
+    },
+    /// A stream message that is none of the others, such as those of ports.
+    Message {
+        /// What it is.
+        payload_type: PayloadType,
+        /// Its bytes.
+        payload: Bytes,
     },
     /// The other end is there and takes input. Comes once, possibly before [`Event::Begun`].
     Joined,
@@ -210,6 +236,7 @@ pub struct DataChannel {
 #[derive(Debug)]
 pub struct Events {
     events: mpsc::Receiver<Event>,
+    features: watch::Receiver<Vec<String>>,
     task: JoinHandle<()>,
 }
 
@@ -217,10 +244,15 @@ pub struct Events {
 #[derive(Clone, Debug)]
 pub struct Commands {
     input: mpsc::Sender<Bytes>,
+    messages: mpsc::Sender<OwnMessage>,
     size: watch::Sender<Option<Size>>,
     leave: CancellationToken,
     finish: CancellationToken,
+    to_command: command::ToCommand,
 }
+
+/// A stream message of the caller's own making.
+pub(crate) type OwnMessage = (PayloadType, Bytes);
 
 /// The session is over: nothing takes input any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -232,24 +264,36 @@ impl DataChannel {
     pub fn open(session: StartedSession, resume: impl Resume, tls: &Tls, options: Options) -> Self {
         let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
         let (input, input_receiver) = mpsc::channel(INPUT_QUEUE);
+        let (messages, message_receiver) = mpsc::channel(MESSAGE_QUEUE);
         let (size, size_receiver) = watch::channel(None);
+        let (tell_features, features) = watch::channel(Vec::new());
         let (leave, finish) = (CancellationToken::new(), CancellationToken::new());
+        let (to_command, from_caller) = command::pair();
         let ends = task::Ends {
             events: event_sender,
             input: input_receiver,
+            messages: message_receiver,
+            features: tell_features,
             size: size_receiver,
             leave: leave.clone(),
             finish: finish.clone(),
+            from_caller,
         };
         let channel = task::Channel::new(session, resume, tls.clone(), options, ends);
         let task = tokio::spawn(channel.run());
         Self {
-            events: Events { events, task },
+            events: Events {
+                events,
+                features,
+                task,
+            },
             commands: Commands {
                 input,
+                messages,
                 size,
                 leave,
                 finish,
+                to_command,
             },
         }
     }
@@ -259,6 +303,18 @@ impl Events {
     /// The next event; `None` after [`Event::Ended`].
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// The next event that has come already.
+    pub(crate) fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    /// What both ends and the server between them can do; complete once the session has begun, and
+    /// empty where one of them is not ours.
+    #[must_use]
+    pub fn features(&self) -> Vec<String> {
+        self.features.borrow().clone()
     }
 }
 
@@ -299,6 +355,16 @@ impl Commands {
             .map(mpsc::error::TrySendError::into_inner)
     }
 
+    /// Room for one stream message of the caller's own making, of any type and size. It goes out as
+    /// soon as the connection takes it: until then there is no more room, so that the caller chooses
+    /// what is next as late as it can be chosen. Only once the session has begun.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub(crate) async fn message_room(&self) -> Result<mpsc::Permit<'_, OwnMessage>, Over> {
+        self.messages.reserve().await.map_err(|_| Over)
+    }
+
     /// Tells the terminal's size. Only the latest size is sent, and before any input that follows.
     pub fn resize(&self, size: Size) {
         self.size.send_replace(Some(size));
@@ -309,7 +375,7 @@ impl Commands {
         self.leave.cancel();
     }
 
-    /// Ends the connection as soon as all queued input has been acknowledged.
+    /// Ends the connection as soon as all queued input and messages have been acknowledged.
     pub fn leave_when_delivered(&self) {
         self.finish.cancel();
     }

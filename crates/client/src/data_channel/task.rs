@@ -12,10 +12,10 @@ use futures_util::{SinkExt, StreamExt};
 use sortie_channel::{
     body::{Body, OpenClient, Size, SortieOpen, TOKEN_PREFIX},
     frame::{Frame, PayloadType},
-    handshake::{CLIENT_VERSION, ClientHandshake, ClientStep},
+    handshake::{CLIENT_VERSION, ClientHandshake, ClientStep, Outgoing},
     link::{self, Delivery, Link, Received, Role},
 };
-use sortie_types::Secret;
+use sortie_types::{Now, Secret};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    End, Event, MAX_INPUT, Options, Resume, StartedSession,
+    End, Event, MAX_INPUT, Options, OwnMessage, Resume, StartedSession,
+    command::FromCaller,
     keep_alive::{KeepAlive, Step},
     socket::{self, Socket},
 };
@@ -62,9 +63,12 @@ const FRUITLESS_TICKETS: u32 = 3;
 pub(super) struct Ends {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) input: mpsc::Receiver<Bytes>,
+    pub(super) messages: mpsc::Receiver<OwnMessage>,
+    pub(super) features: watch::Sender<Vec<String>>,
     pub(super) size: watch::Receiver<Option<Size>>,
     pub(super) leave: CancellationToken,
     pub(super) finish: CancellationToken,
+    pub(super) from_caller: FromCaller,
 }
 
 /// A session as its client sees it.
@@ -91,6 +95,8 @@ pub(super) struct Channel<R> {
     size_sent: Option<(u32, u32)>,
     /// Input taken from the caller and not given to the link yet.
     input: Bytes,
+    /// A message taken from the caller and not given to the link yet.
+    message: Option<OwnMessage>,
     outbox: VecDeque<Event>,
     backoff: Backoff,
     was_connected: bool,
@@ -112,8 +118,10 @@ enum Wake {
     Finish,
     EventRoom,
     SocketRoom,
+    Said,
     FromSocket(Option<Result<Message, tungstenite::Error>>),
     Input(Option<Bytes>),
+    OwnMessage(OwnMessage),
     Resized,
     Time,
     WriterDone,
@@ -130,6 +138,7 @@ impl<R: Resume> Channel<R> {
         let is_ours = session.token_value.expose().starts_with(TOKEN_PREFIX);
         let link = Link::new(link::Options {
             wait_for_features: is_ours,
+            send_limit: options.send_limit,
             ..link::Options::new(Role::Client, Uuid::new_v4().into_bytes())
         });
         Self {
@@ -149,6 +158,7 @@ impl<R: Resume> Channel<R> {
             has_told_joined: false,
             size_sent: None,
             input: Bytes::new(),
+            message: None,
             outbox: VecDeque::new(),
             // Six tries in all, as the official client makes them.
             backoff: Backoff::new(Schedule::Official { retries: 5 }),
@@ -379,6 +389,8 @@ impl<R: Resume> Channel<R> {
         while self.flush_outbox() {
             self.fill_outbox();
         }
+        // What was just received may have brought room for more.
+        self.offer_input();
         let now = self.clock.now();
         let alive = loop {
             match keep_alive.poll(now.monotonic, self.link.unacknowledged_for(now)) {
@@ -393,6 +405,7 @@ impl<R: Resume> Channel<R> {
         while let Ok(permit) = to_socket.try_reserve() {
             match self.link.poll_transmit(now) {
                 Some(frame) => permit.send(Message::Binary(frame)),
+                None if self.offer_message(now) => {}
                 None => break,
             }
         }
@@ -413,6 +426,7 @@ impl<R: Resume> Channel<R> {
         let takes_input = self.takes_input() && self.input.is_empty();
         let takes_size = self.takes_input();
         let finishing = self.finish_by.is_some();
+        let takes_message = self.has_begun && self.message.is_none() && !is_full;
         tokio::select! {
             () = self.ends.leave.cancelled() => Wake::Leave,
             () = self.ends.finish.cancelled(), if !finishing => Wake::Finish,
@@ -425,6 +439,8 @@ impl<R: Resume> Channel<R> {
             _ = &mut writer.0 => Wake::WriterDone,
             Ok(()) = self.ends.size.changed(), if takes_size => Wake::Resized,
             Some(input) = self.ends.input.recv(), if takes_input => Wake::Input(Some(input)),
+            () = self.ends.from_caller.wait() => Wake::Said,
+            Some(message) = self.ends.messages.recv(), if takes_message => Wake::OwnMessage(message),
             () = tokio::time::sleep_until(until) => Wake::Time,
         }
     }
@@ -434,6 +450,7 @@ impl<R: Resume> Channel<R> {
             Wake::Leave => return Some(Served::Ended(End::Left)),
             Wake::Finish => self.finish_by = Some(Instant::now() + FINISH_TIMEOUT),
             Wake::Input(input) => self.input = input.unwrap_or_default(),
+            Wake::OwnMessage(message) => self.message = Some(message),
             Wake::WriterDone => return Some(Served::Lost("the connection broke".to_owned())),
             Wake::FromSocket(None) => {
                 return Some(Served::Lost("the server closed the connection".to_owned()));
@@ -447,7 +464,7 @@ impl<R: Resume> Channel<R> {
                     return Some(Served::Ended(end));
                 }
             }
-            Wake::EventRoom | Wake::SocketRoom | Wake::Resized | Wake::Time => {}
+            Wake::EventRoom | Wake::SocketRoom | Wake::Said | Wake::Resized | Wake::Time => {}
         }
         self.finished().then_some(Served::Ended(End::Left))
     }
@@ -456,7 +473,11 @@ impl<R: Resume> Channel<R> {
     fn finished(&self) -> bool {
         self.finish_by.is_some_and(|by| {
             Instant::now() >= by
-                || (self.input.is_empty() && self.ends.input.is_empty() && self.link.drained())
+                || (self.input.is_empty()
+                    && self.ends.input.is_empty()
+                    && self.message.is_none()
+                    && self.ends.messages.is_empty()
+                    && self.link.drained())
         })
     }
 
@@ -469,6 +490,9 @@ impl<R: Resume> Channel<R> {
     /// Gives the link what it has room for: the size first, so that nothing typed meets a terminal
     /// of another size.
     fn offer_input(&mut self) {
+        if let Some(answer) = self.ends.from_caller.released() {
+            self.answer(answer);
+        }
         if !self.takes_input() {
             return;
         }
@@ -487,6 +511,7 @@ impl<R: Resume> Channel<R> {
         {
             self.size_sent = Some((size.cols, size.rows));
         }
+        self.ends.from_caller.offer_signals(&mut self.link, now);
         let longest = if self.node_is_ours {
             MAX_INPUT
         } else {
@@ -496,6 +521,11 @@ impl<R: Resume> Channel<R> {
             if self.input.is_empty() {
                 self.input = self.ends.input.try_recv().unwrap_or_default();
             }
+            if self.input.is_empty() {
+                self.ends.from_caller.offer_end(&mut self.link, now);
+                return;
+            }
+            let longest = longest.min(self.ends.from_caller.room());
             let piece = self.input.slice(..self.input.len().min(longest));
             if piece.is_empty() || piece.len() > self.link.writable() {
                 return;
@@ -504,8 +534,40 @@ impl<R: Resume> Channel<R> {
             if self.link.send(PayloadType::OUTPUT, piece, now).is_err() {
                 return;
             }
+            self.ends.from_caller.sent(length);
             self.input = self.input.slice(length..);
         }
+    }
+
+    /// Sends the handshake's answer.
+    fn answer(&mut self, answer: Outgoing) {
+        let now = self.clock.now();
+        let (payload_type, payload) = (answer.payload_type, answer.payload);
+        if self.link.send(payload_type, payload, now).is_err() {
+            tracing::debug!("no room for the handshake's answer");
+        }
+    }
+
+    /// Gives the link one message of the caller's own making if it has room and would send it now.
+    fn offer_message(&mut self, now: Now) -> bool {
+        if !self.has_begun {
+            return false;
+        }
+        if self.message.is_none() {
+            self.message = self.ends.messages.try_recv().ok();
+        }
+        let Some((payload_type, payload)) = &self.message else {
+            return false;
+        };
+        // Beyond the window it would wait in the link, where nothing overtakes it.
+        if payload.len() > self.link.writable() && !self.link.drained() {
+            return false;
+        }
+        if self.link.send(*payload_type, payload.clone(), now).is_err() {
+            return false;
+        }
+        self.message = None;
+        true
     }
 
     // ---- receiving ----
@@ -527,6 +589,12 @@ impl<R: Resume> Channel<R> {
             }),
             Received::Features(features) => {
                 self.node_is_ours |= !features.features.is_empty();
+                self.ends.from_caller.set_features(&features.features);
+                self.ends.features.send_if_modified(|known| {
+                    let is_new = *known != features.features;
+                    known.clone_from(&features.features);
+                    is_new
+                });
                 if features.ticket.is_some() {
                     self.ticket = features.ticket;
                 }
@@ -587,6 +655,10 @@ impl<R: Resume> Channel<R> {
 
     /// Turns a delivery into events.
     fn deliver(&mut self, delivery: Delivery) {
+        if delivery.payload_type == PayloadType::STDIN_TAKEN {
+            self.ends.from_caller.take_taken(&delivery.payload);
+            return;
+        }
         match self.handshake.receive(&delivery) {
             Ok(ClientStep::Over) => self.outbox.extend(event(delivery)),
             Ok(ClientStep::Shell(session)) => {
@@ -596,18 +668,18 @@ impl<R: Resume> Channel<R> {
             }
             Ok(ClientStep::Complete(session)) => {
                 self.has_begun = true;
+                self.ends.from_caller.begin(session.session_type);
                 self.outbox.push_back(Event::Begun(session));
             }
-            Ok(ClientStep::Send(answer)) => {
-                let now = self.clock.now();
-                if self
-                    .link
-                    .send(answer.payload_type, answer.payload, now)
-                    .is_err()
-                {
-                    tracing::debug!("no room for the handshake's answer");
+            Ok(ClientStep::Send(answer)) if self.options.asks => {
+                if let Some(answer) = self.ends.from_caller.hold(answer) {
+                    self.answer(answer);
+                } else {
+                    let features = self.ends.from_caller.features().to_vec();
+                    self.outbox.push_back(Event::Asked { features });
                 }
             }
+            Ok(ClientStep::Send(answer)) => self.answer(answer),
             // A program that ends without a word: an official client would lose its status.
             Ok(ClientStep::Waiting) if self.node_is_ours => self.outbox.extend(event(delivery)),
             Ok(ClientStep::Waiting) => {}
@@ -647,8 +719,19 @@ fn event(delivery: Delivery) -> Option<Event> {
             code: exit_code(&payload),
             text: payload,
         }),
-        _ => None,
+        payload_type if is_of_handshake(payload_type) => None,
+        payload_type => Some(Event::Message {
+            payload_type,
+            payload,
+        }),
     }
+}
+
+/// Whether the handshake has to do with messages of this type, also when they come late.
+fn is_of_handshake(payload_type: PayloadType) -> bool {
+    let first = PayloadType::HANDSHAKE_REQUEST.0;
+    let last = PayloadType::ENC_CHALLENGE_RESPONSE.0;
+    (first..=last).contains(&payload_type.0)
 }
 
 /// The number in `EXIT_CODE: <n>`.
