@@ -13,6 +13,8 @@ use crate::{codegen, fuzz, workspace};
 
 /// What other people's programs come from the Python registry, and in which versions.
 const PYTHON_PEERS: &[&str] = &["awscli==1.45.11", "boto3==1.43.11", "botocore==1.43.11"];
+/// In an environment of its own, so that neither holds back the other's dependencies.
+const ANSIBLE: &str = "ansible-core==2.19.14";
 /// And those from the npm registry.
 const NODE_PEERS: &[&str] = &["ssm-session@1.0.6", "ws@8.23.0"];
 /// Needs Python 3.12 and is left out where there is none.
@@ -84,6 +86,7 @@ pub(crate) fn run(quick: bool) -> Result<()> {
 /// Other people's programs, installed under the target folder.
 pub(crate) struct Peers {
     python: PathBuf,
+    ansible: PathBuf,
     pyssm: Option<PathBuf>,
     node_modules: PathBuf,
 }
@@ -94,6 +97,7 @@ impl Peers {
         let mut variables = vec![
             ("SORTIE_PYTHON", self.python.join("bin/python")),
             ("SORTIE_AWS", self.python.join("bin/aws")),
+            ("SORTIE_ANSIBLE", self.ansible.join("bin/ansible-playbook")),
             ("SORTIE_NODE_MODULES", self.node_modules.clone()),
             ("SORTIE_REQUIRE_PEERS", "1".into()),
         ];
@@ -118,6 +122,8 @@ pub(crate) fn install_peers() -> Result<Peers> {
     fs::create_dir_all(&folder)?;
     let python = folder.join("python");
     install_python(Path::new("python3"), &python, PYTHON_PEERS)?;
+    let ansible = folder.join("ansible");
+    install_python(Path::new("python3"), &ansible, &[ANSIBLE])?;
     let pyssm = match newest_python() {
         Some(interpreter) => {
             let place = folder.join("pyssm");
@@ -133,6 +139,7 @@ pub(crate) fn install_peers() -> Result<Peers> {
     install_node(&node)?;
     Ok(Peers {
         python,
+        ansible,
         pyssm,
         node_modules: node.join("node_modules"),
     })

@@ -9,6 +9,7 @@ use serde_json::Value;
 use sortie_channel::{body::StartContent, handshake::SessionType};
 
 pub(crate) use self::words::WordsError;
+use crate::worker::{PortPlan, PortRefusal};
 
 /// What [`plan`] makes of a start message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(crate) enum Work {
     },
     /// One command without a terminal.
     NonInteractive(Command),
+    /// Connections through the session.
+    Port(PortPlan),
 }
 
 /// A command without a terminal and without a shell.
@@ -84,6 +87,8 @@ pub(crate) enum Refusal {
     NoCommands,
     #[error("the session document has commands, which sessions of type Standard_Stream cannot run")]
     UnexpectedCommands,
+    #[error(transparent)]
+    Port(#[from] PortRefusal),
     #[error("the command cannot be split into words: {0}")]
     Words(#[from] WordsError),
     #[error(
@@ -134,7 +139,7 @@ pub(crate) fn plan(start: &StartContent) -> Result<Plan, Refusal> {
             commands: commands(here)?.to_owned(),
         },
         SessionType::NonInteractiveCommands => Work::NonInteractive(command(here)?),
-        SessionType::Port => return Err(unknown()),
+        SessionType::Port => Work::Port(PortPlan::of(properties)?),
     };
     Ok(Plan {
         user: user(start, inputs, here)?,
@@ -402,7 +407,7 @@ mod tests {
         let refused = |document: Value| planned(document).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"schemaVersion": "1.0", "sessionType": "Port"})),
-            "this node's agent does not support sessions of type Port"
+            "Port number is empty in session properties."
         );
         assert_eq!(
             refused(json!({"schemaVersion": "2.2"})),

@@ -13,7 +13,7 @@ use futures_util::{Sink, Stream};
 use http::{HeaderName, HeaderValue};
 use rustls_pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, BufReader},
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -35,6 +35,10 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(57);
 /// hears of it in no other way.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(15);
 const PING_PAYLOAD: &[u8] = b"keepalive";
+/// What is read of the connection at a time. TLS by itself asks for 4 KiB.
+const READ_AHEAD: usize = 128 * 1024;
+/// What is read of TLS at a time: about one of its records.
+const READ_BUFFER: usize = 16 * 1024;
 /// Frames collected before they go to the kernel.
 const WRITE_BUFFER: usize = 128 * 1024;
 /// The most that waits for a kernel that takes nothing.
@@ -100,7 +104,7 @@ impl Dialer {
         }
         let stream = self.stream().await?;
         let config = WebSocketConfig::default()
-            .read_buffer_size(8 * 1024)
+            .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
             .max_write_buffer_size(WRITE_LIMIT + MESSAGE_LIMIT)
             .max_message_size(Some(MESSAGE_LIMIT))
@@ -118,6 +122,7 @@ impl Dialer {
             .map_err(DialError::Connect)?;
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
         os::limit_unconfirmed(&tcp, CONFIRM_LIMIT).map_err(DialError::Connect)?;
+        let tcp = BufReader::with_capacity(READ_AHEAD, tcp);
         if !self.endpoint.is_tls() {
             return Ok(Box::new(tcp));
         }

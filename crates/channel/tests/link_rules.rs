@@ -316,6 +316,32 @@ fn one_cumulative_acknowledgement_answers_many_messages_and_early_ones_get_their
 }
 
 #[test]
+fn a_cumulative_acknowledgement_waits_a_moment_for_something_to_go_with() {
+    let mut node = link(Role::Node);
+    node.set_features(&all_features());
+    let receive = |node: &mut Link, number, size, millis| {
+        let output = stream(Role::Node, number, &vec![b'x'; size]);
+        assert!(matches!(node.receive(output, at(millis)), Received::Stream));
+    };
+    receive(&mut node, 0, 1, 0);
+    assert!(transmit(&mut node, at(1)).is_empty());
+    assert_eq!(node.deadline(), Some(at(2).monotonic));
+    let frames = transmit(&mut node, at(2));
+    assert_eq!(acknowledged(&frames[0]), (0, true), "nothing came");
+    assert_eq!(node.deadline(), None);
+
+    receive(&mut node, 1, 1, 3);
+    queue(&mut node, b"the echo");
+    let frames = transmit(&mut node, at(3));
+    assert_eq!(acknowledged(&frames[0]), (1, true), "with the echo");
+    assert_eq!(frames[1].payload(), "the echo");
+
+    receive(&mut node, 2, 65_536, 4);
+    let frames = transmit(&mut node, at(4));
+    assert_eq!(acknowledged(&frames[0]), (2, true), "enough came");
+}
+
+#[test]
 fn after_a_reconnect_everything_unacknowledged_goes_again_in_order_and_at_once() {
     let mut node = link(Role::Node);
     for _ in 0..500 {

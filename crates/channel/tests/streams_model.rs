@@ -2,7 +2,11 @@
 //! out of each stream is what went in, in order; ends of one direction leave the other alone; no end
 //! holds more than its limits; and a small stream is not kept waiting by a large one.
 
-#![allow(clippy::expect_used, reason = "a test says what is wrong by failing")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by failing"
+)]
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -323,4 +327,88 @@ fn a_refused_stream_is_forgotten_on_both_sides_and_the_limit_refuses_by_itself()
         [(second, RefusalCode::Limit), (first, RefusalCode::Refused)]
     );
     assert_eq!((client.count(), node.count()), (0, 0));
+}
+
+/// Somebody on the way puts a refusal in the place of a request.
+#[test]
+fn a_stream_that_was_refused_on_the_way_is_told_to_the_end_that_asked() {
+    let mut client = Streams::new(Side::Client, Limits::default());
+    let mut node = Streams::new(Side::Node, Limits::default());
+    let id = client.open(destination(1)).expect("room");
+    client.send(id, Bytes::from_static(b"early"));
+    let refusal = Refusal {
+        code: RefusalCode::Forbidden,
+        message: "not by policy".to_owned(),
+    };
+    client.next_message(100).expect("the request");
+    let (payload_type, data) = Message::Refused(id, refusal.clone()).encode();
+    node.receive(payload_type, data).expect("by the rules");
+    while let Some((payload_type, data)) = client.next_message(100) {
+        node.receive(payload_type, data).expect("late at worst");
+    }
+    assert_eq!(node.next_event(), None);
+    while let Some((payload_type, data)) = node.next_message(100) {
+        client.receive(payload_type, data).expect("by the rules");
+    }
+    assert_eq!(client.next_event(), Some(Event::Refused(id, refusal)));
+    assert_eq!((client.count(), node.count()), (0, 0));
+    // The id is used up, and the next one is free.
+    let next = client.open(destination(2)).expect("room");
+    let (payload_type, data) = client.next_message(100).expect("the request");
+    node.receive(payload_type, data).expect("by the rules");
+    assert_eq!(node.next_event(), Some(Event::Open(next, destination(2))));
+}
+
+#[test]
+fn a_stream_is_answered_once_and_by_the_other_end() {
+    let answer = |messages: &[Message]| {
+        let mut client = Streams::new(Side::Client, Limits::default());
+        client.open(destination(1)).expect("room");
+        let mut last = Ok(());
+        for message in messages {
+            let (payload_type, data) = message.encode();
+            last = client.receive(payload_type, data);
+        }
+        last
+    };
+    let refused = |id| {
+        let message = "no".to_owned();
+        let code = RefusalCode::Refused;
+        Message::Refused(id, Refusal { code, message })
+    };
+    assert_eq!(answer(&[Message::Opened(1)]), Ok(()));
+    assert_eq!(
+        answer(&[Message::Opened(1), Message::Opened(1)]),
+        Err(Violation::Answer(1))
+    );
+    assert_eq!(
+        answer(&[Message::Opened(1), refused(1)]),
+        Err(Violation::Answer(1))
+    );
+    assert_eq!(answer(&[refused(1), refused(1)]), Ok(()));
+    assert_eq!(answer(&[refused(3)]), Err(Violation::Unknown(3)));
+    let theirs = Message::Open(2, Destination::default());
+    assert_eq!(
+        answer(&[theirs, Message::Opened(2)]),
+        Err(Violation::Answer(2))
+    );
+}
+
+/// Answers wait for the session; who asks without end is not listened to for ever.
+#[test]
+fn an_end_that_cannot_answer_says_so() {
+    let limits = Limits {
+        streams: 1,
+        ..Limits::default()
+    };
+    let mut node = Streams::new(Side::Node, limits);
+    let mut asked = 0_u32;
+    while !node.is_backed_up() {
+        let (payload_type, data) = Message::Open(2 * asked + 1, destination(1)).encode();
+        node.receive(payload_type, data).expect("by the rules");
+        asked += 1;
+        assert!(asked < 100_000, "answers are not bounded");
+    }
+    node.next_message(100).expect("an answer");
+    assert!(!node.is_backed_up());
 }

@@ -13,9 +13,14 @@ use sortie_channel::{
         SortieOpen, SortieStart, TOKEN_PREFIX,
     },
     features,
-    frame::MessageType,
+    frame::{MessageType, PayloadType},
     handshake::{AGENT_VERSION, CLIENT_VERSION},
     link::{Options, Role},
+    stdin,
+    streams::{
+        Destination, INITIAL_CREDIT, LARGEST_DATA, LARGEST_WINDOW, Limits, Message, Refusal,
+        RefusalCode, payload,
+    },
 };
 use uuid::Uuid;
 
@@ -125,4 +130,99 @@ fn every_feature_and_constant_of_the_code_is_on_the_page() {
     assert_eq!(Options::new(Role::Node, [0; 16]).receive_limit, 4 << 20);
     assert_eq!(Options::new(Role::Client, [0; 16]).receive_limit, 8 << 20);
     assert!(DOCUMENT.contains("(4 MiB unless told otherwise, a client 8 MiB)"));
+}
+
+#[test]
+fn standard_input_is_as_the_page_says() {
+    for (payload_type, name) in [
+        (PayloadType::STDIN_EOF, "STDIN_EOF"),
+        (PayloadType::SIGNAL, "SIGNAL"),
+        (PayloadType::STDIN_TAKEN, "STDIN_TAKEN"),
+    ] {
+        let row = format!("| 0x{:x} | {name} |", payload_type.0);
+        assert!(DOCUMENT.contains(&row), "{row}");
+    }
+    assert_eq!((stdin::WINDOW, stdin::TAKEN_STEP), (1 << 20, 256 << 10));
+    assert!(DOCUMENT.contains("takes 1 MiB of standard input"));
+    assert!(DOCUMENT.contains("whenever 256 KiB more"));
+}
+
+/// What a stream message says behind the id.
+fn behind_id(message: &Message) -> String {
+    let (payload_type, payload) = message.encode();
+    assert_eq!(
+        &Message::parse(payload_type, payload.clone()).unwrap(),
+        message
+    );
+    String::from_utf8(payload[4..].to_vec()).unwrap()
+}
+
+#[test]
+fn the_messages_of_streams_are_those_of_the_code() {
+    let elsewhere = Destination {
+        host: Some("db.internal".into()),
+        port: Some(5432),
+        socket: None,
+    };
+    let socket = Destination {
+        socket: Some("/run/postgresql/.s.PGSQL.5432".into()),
+        ..Destination::default()
+    };
+    for (name, destination) in [
+        ("stream-open", Destination::default()),
+        ("stream-open-elsewhere", elsewhere),
+        ("stream-open-socket", socket),
+    ] {
+        assert_eq!(example(name), behind_id(&Message::Open(1, destination)));
+    }
+    let refusal = Refusal {
+        code: RefusalCode::Refused,
+        message: "connection refused by db.internal:5432".into(),
+    };
+    assert_eq!(
+        example("stream-refused"),
+        behind_id(&Message::Refused(1, refusal))
+    );
+    for code in [
+        RefusalCode::Forbidden,
+        RefusalCode::Limit,
+        RefusalCode::Refused,
+        RefusalCode::Unreachable,
+        RefusalCode::UnknownHost,
+        RefusalCode::Other,
+    ] {
+        let word = serde_json::to_value(code).unwrap();
+        assert!(
+            DOCUMENT.contains(&format!("| `{}` |", word.as_str().unwrap())),
+            "{word}"
+        );
+    }
+    for (payload_type, name) in [
+        (payload::OPEN, "OPEN"),
+        (payload::OPENED, "OPENED"),
+        (payload::REFUSED, "REFUSED"),
+        (payload::DATA, "DATA"),
+        (payload::FIN, "FIN"),
+        (payload::RESET, "RESET"),
+        (payload::CREDIT, "CREDIT"),
+    ] {
+        let row = format!("| {:#x} | {name} |", payload_type.0);
+        assert!(DOCUMENT.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn the_bounds_of_streams_are_those_of_the_code() {
+    let limits = Limits::default();
+    for text in [
+        format!("starts with credit for {INITIAL_CREDIT} bytes"),
+        format!(
+            "at most {LARGEST_WINDOW} bytes, and at most {} bytes beyond",
+            limits.growth
+        ),
+        format!("A DATA message has at most {LARGEST_DATA} bytes of data."),
+        format!("An end holds at most {} streams", limits.streams),
+    ] {
+        assert!(DOCUMENT.contains(&text), "{text}");
+    }
 }

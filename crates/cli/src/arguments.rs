@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use sortie_client::Overrides;
 use sortie_types::Secret;
 
-use crate::exec::Selector;
+use crate::{
+    exec::Selector,
+    forward::spec::{Place, Spec},
+};
 
 /// Shells on managed nodes, and what happened in them.
 #[derive(Debug, Parser)]
@@ -45,6 +48,26 @@ impl Connection {
             may_be_new: false,
         }
     }
+
+    /// The same as arguments, for a program that calls this one.
+    pub(crate) fn as_arguments(&self) -> Vec<OsString> {
+        let texts = [
+            ("--profile", &self.profile),
+            ("--region", &self.region),
+            ("--endpoint-url", &self.endpoint_url),
+        ];
+        let texts = texts
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, OsString::from(value.as_ref()?))));
+        let bundle = self
+            .ca_bundle
+            .as_ref()
+            .map(|path| ("--ca-bundle", absolute(path).into_os_string()));
+        texts
+            .chain(bundle)
+            .flat_map(|(name, value)| [OsString::from(name), value])
+            .collect()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +80,20 @@ pub(crate) enum Command {
     /// When standard input is no terminal its bytes are typed as they are and its end is typed as
     /// Ctrl-D. The exit status is the remote shell's, or 255 when the session failed.
     Start(Start),
+    /// Forward ports and unix sockets through a node
+    ///
+    /// A SPEC is a port (5432), two ports (8080:80, here and on the node), a port and where the node
+    /// connects (5432:db.internal:5432), or begins with an address to listen at
+    /// (127.0.0.2:8080:localhost:80). A part that begins with / or ./ is a unix socket, and an IPv6
+    /// address is in brackets. Port 0 takes any that is free. It runs until Ctrl-C.
+    Forward(Forward),
+    /// Run ssh over a session, on a node that needs no open port
+    ///
+    /// Everything behind the node is ssh's. `sortie ssh-config` makes ssh, scp, sftp, rsync and what is
+    /// built on them work by themselves.
+    Ssh(Ssh),
+    /// Print what makes ssh, scp, sftp and rsync reach nodes by themselves
+    SshConfig(SshConfig),
     /// Run a command on a node, or on many
     ///
     /// Standard input goes to the command until its end, standard output and standard error come back
@@ -119,6 +156,56 @@ pub(crate) struct Start {
     /// Why, for the audit trail
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Forward {
+    /// Id or name of the node
+    pub(crate) node: String,
+    /// What to forward: PORT, PORT:PORT, PORT:HOST:PORT, [BIND:]PORT:HOST:PORT, or unix sockets
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: Vec<Spec>,
+    /// Be a SOCKS5 proxy here whose connections leave from the node; may be repeated
+    #[arg(short = 'D', long = "socks", value_name = "[BIND:]PORT")]
+    pub(crate) socks: Vec<Place>,
+    /// Listen on the node and connect here: PORT:HOST:PORT, or unix sockets; may be repeated
+    ///
+    /// The node listens at loopback or a unix socket only.
+    #[arg(short = 'R', long = "reverse", value_name = "SPEC")]
+    pub(crate) reverse: Vec<Spec>,
+    /// The address to listen at where a SPEC names none [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bind: Option<String>,
+    /// Why, for the audit trail
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Print a line of JSON for each listener on standard output once all are ready
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ssh {
+    /// Be ssh's ProxyCommand: standard input and output are the connection. ARGUMENTS is the port
+    /// then, 22 when it is not given
+    #[arg(long)]
+    pub(crate) stdio: bool,
+    /// Id or name of the node, and the user there
+    #[arg(value_name = "[USER@]NODE")]
+    pub(crate) node: String,
+    /// Arguments for ssh: options, and a command to run
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshConfig {
+    /// Write it into ~/.ssh/config, in place of what was written there before
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// The file to write to instead
+    #[arg(long, value_name = "FILE", requires = "write")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -260,6 +347,11 @@ pub(crate) struct PluginInstall {
     pub(crate) force: bool,
 }
 
+/// A path that means the same in any working directory.
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// `8h`, `30m`, `900s` or `900` in seconds.
 fn seconds(text: &str) -> Result<i32, &'static str> {
     let (number, unit) = match text.chars().last() {
@@ -344,5 +436,40 @@ mod tests {
                 ("node-1", Some("because"))
             );
         }
+    }
+
+    #[test]
+    fn what_is_behind_the_node_is_for_ssh() {
+        let line = "sortie ssh --profile work me@web -L 80:db:80 --reason -- uptime -p";
+        let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!(
+            arguments.connection.as_arguments(),
+            ["--profile", "work"].map(OsString::from)
+        );
+        let Command::Ssh(ssh) = arguments.command else {
+            panic!("not ssh");
+        };
+        assert_eq!((ssh.node.as_str(), ssh.stdio), ("me@web", false));
+        assert_eq!(
+            ssh.arguments,
+            ["-L", "80:db:80", "--reason", "--", "uptime", "-p"].map(OsString::from)
+        );
+    }
+
+    #[test]
+    fn what_is_to_be_forwarded_may_come_in_any_number_and_order() {
+        let line = "sortie forward web 5432 -D 1080 8080:80 -R 9000:localhost:3000 -D [::1]:1081";
+        let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+        let Command::Forward(forward) = arguments.command else {
+            panic!("not forward");
+        };
+        let numbers = (
+            forward.spec.len(),
+            forward.socks.len(),
+            forward.reverse.len(),
+        );
+        assert_eq!(numbers, (2, 2, 1));
+        let wrong = Arguments::try_parse_from(["sortie", "forward", "web", "80:"]).unwrap_err();
+        assert!(wrong.to_string().contains("empty"), "{wrong}");
     }
 }

@@ -9,9 +9,9 @@ use crate::{
     FAILURE,
     arguments::{Arguments, Command, Plugin, Sessions},
     error::CommandError,
-    exec, explain, login, nodes, output, plugin_install,
+    exec, explain, forward, login, nodes, output, plugin_install,
     prompt::OnTerminal,
-    runtime, sessions, start, whoami,
+    runtime, sessions, ssh, ssh_config, start, whoami,
 };
 
 /// Parses the arguments (the program's name first) and runs the command.
@@ -39,6 +39,10 @@ fn run(arguments: &Arguments) -> Result<u8, CommandError> {
         plugin_install::run(install)?;
         return Ok(0);
     }
+    if let Command::SshConfig(config) = &arguments.command {
+        ssh_config::run(config, &arguments.connection)?;
+        return Ok(0);
+    }
     let overrides = Overrides {
         may_be_new: matches!(arguments.command, Command::Login(_)),
         ..arguments.connection.overrides()
@@ -59,10 +63,12 @@ fn run(arguments: &Arguments) -> Result<u8, CommandError> {
 async fn dispatch(all: &Arguments, api: &Api) -> Result<u8, CommandError> {
     match &all.command {
         Command::Explain(arguments) => return explain::run(api, arguments).await,
+        Command::Forward(arguments) => return forward::run(api, arguments).await,
         Command::Login(arguments) => {
             login::log_in(api, arguments, &all.connection.overrides()).await?;
         }
         Command::Nodes(arguments) => nodes::run(api, arguments).await?,
+        Command::Ssh(arguments) => return ssh::run(api, arguments, &all.connection).await,
         Command::Exec(arguments) => return exec::run(api, arguments).await,
         Command::Start(arguments) => return start::run(api, arguments).await,
         Command::Sessions(Sessions::List(arguments)) => sessions::list(api, arguments).await?,
@@ -72,7 +78,7 @@ async fn dispatch(all: &Arguments, api: &Api) -> Result<u8, CommandError> {
         }
         Command::Whoami(arguments) => whoami::run(api, arguments).await?,
         // Done before a client was made.
-        Command::Logout | Command::Plugin(_) => {}
+        Command::Logout | Command::Plugin(_) | Command::SshConfig(_) => {}
     }
     Ok(0)
 }

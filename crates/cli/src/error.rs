@@ -33,6 +33,17 @@ pub(crate) enum CommandError {
     NoNodes,
     #[error("there is no session `{0}`; `sortie sessions list --history` lists ended ones")]
     UnknownSession(String),
+    #[error("{0}")]
+    Usage(String),
+    #[error(
+        "the agent of {target} is the official one, version {version}, and knows no {what}; \
+         with `sortie-agent` on the node it works"
+    )]
+    OfficialAgent {
+        target: String,
+        version: String,
+        what: String,
+    },
     #[error("{place} is there and is not ours; choose another folder or add --force")]
     PluginInTheWay { place: String },
     #[error(

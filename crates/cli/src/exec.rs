@@ -104,7 +104,7 @@ async fn on_terminal(
         is_plugin: false,
         waiting_for: format!("node {node}"),
     };
-    let outcome = shell::run(channel, manner)
+    let outcome = shell::run(channel, None, manner)
         .await
         .map_err(|error| CommandError::io("use the terminal", error))?;
     start::conclude(api, &session_id, &outcome, true).await
@@ -247,8 +247,15 @@ mod tests {
     #[test]
     fn a_document_of_ones_own_gets_what_it_is_given_and_nothing_else() {
         let given = exec(&[
-            "web", "--document", "Logs", "--parameter", "file=/a=b", "--parameter", "line=1",
-            "--parameter", "line=2",
+            "web",
+            "--document",
+            "Logs",
+            "--parameter",
+            "file=/a=b",
+            "--parameter",
+            "line=1",
+            "--parameter",
+            "line=2",
         ]);
         assert_eq!(given.document_name.as_deref(), Some("Logs"));
         assert_eq!(given.parameters.as_ref().unwrap().len(), 2);
@@ -258,7 +265,10 @@ mod tests {
             Some(vec!["1".to_owned(), "2".to_owned()])
         );
         let with_words = exec(&["web", "--document", "Run", "--", "a b"]);
-        assert_eq!(parameter(&with_words, COMMAND), Some(vec!["'a b'".to_owned()]));
+        assert_eq!(
+            parameter(&with_words, COMMAND),
+            Some(vec!["'a b'".to_owned()])
+        );
     }
 
     #[test]
@@ -307,6 +317,10 @@ mod tests {
             judge("web", "s-1", &outcome)
         };
         assert_eq!(judged(io::ErrorKind::BrokenPipe), Ok(141));
-        assert!(judged(io::ErrorKind::StorageFull).unwrap_err().contains("standard output"));
+        assert!(
+            judged(io::ErrorKind::StorageFull)
+                .unwrap_err()
+                .contains("standard output")
+        );
     }
 }

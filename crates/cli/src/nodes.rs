@@ -2,6 +2,7 @@
 
 use comfy_table::Color;
 use serde_json::Value;
+use sortie_channel::handshake::AGENT_VERSION;
 use sortie_client::{Api, CallError};
 use sortie_wire::{
     Shape,
@@ -121,6 +122,37 @@ pub(crate) async fn resolve(api: &Api, node: &str) -> Result<String, CommandErro
         return Ok(node.to_owned());
     }
     pick(&list(api, Vec::new()).await?, node)
+}
+
+/// Refuses what an official agent on the node cannot do, before anything starts. Where the caller may
+/// not look, the session itself tells.
+pub(crate) async fn require_our_agent(
+    api: &Api,
+    target: &str,
+    needs: &[&str],
+) -> Result<(), CommandError> {
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let filter = InstanceInformationStringFilter {
+        key: "InstanceIds".to_owned(),
+        values: vec![target.to_owned()],
+    };
+    let version = match list(api, vec![filter]).await {
+        Ok(found) => found.into_iter().find_map(|node| node.agent_version),
+        Err(error) => {
+            tracing::debug!(%error, "the node's agent is not known");
+            None
+        }
+    };
+    match version {
+        Some(version) if version != AGENT_VERSION => Err(CommandError::OfficialAgent {
+            target: target.to_owned(),
+            version: output::plain(&version),
+            what: needs.join(" and no "),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether this is a target in the service's own form, which needs no look-up.

@@ -33,6 +33,12 @@ pub(crate) fn error_line(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Writes to standard error as it is, if anyone listens.
+pub(crate) fn error(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes());
+}
+
 /// A table without lines; on anything but a terminal nothing is wrapped, so that scripts see one
 /// row a line.
 pub(crate) fn print_table(header: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CommandError> {

@@ -4,6 +4,8 @@
 //! The lines that scripts match, the banner and the ends, are AWS's to the byte; everything else that
 //! is said goes to standard error in our own words.
 
+mod port;
+
 use std::{ffi::OsString, sync::Arc};
 
 use serde_json::Value;
@@ -13,7 +15,7 @@ use sortie_channel::{
 };
 use sortie_client::{
     Api, ClientConfig, DataChannel, Overrides, StartedSession,
-    data_channel::{End, IncompleteResponse, Options},
+    data_channel::{End, Event, IncompleteResponse, Options},
 };
 use sortie_types::Secret;
 
@@ -201,17 +203,30 @@ async fn join(api: &Api, session: StartedSession) -> Result<u8, CommandError> {
     ))?;
     let options = Options {
         // AWS's plugin prints a command's exit status where it is sent, and shells send none.
-        features: [features::NO_DIGEST, features::CUMULATIVE_ACK]
-            .map(str::to_owned)
-            .to_vec(),
+        features: [
+            features::NO_DIGEST,
+            features::CUMULATIVE_ACK,
+            features::STREAMS,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         ..Options::default()
     };
-    let channel = DataChannel::open(session, api.clone(), api.tls(), options);
+    let mut channel = DataChannel::open(session, api.clone(), api.tls(), options);
+    let first = loop {
+        match channel.events.next().await {
+            Some(Event::Joined | Event::Away { .. } | Event::Back) => {}
+            Some(Event::Begun(session)) if session.session_type == SessionType::Port => {
+                return port::run(api, &session_id, channel, session).await;
+            }
+            first => break first,
+        }
+    };
     let manner = Manner {
         is_plugin: true,
         waiting_for: String::new(),
     };
-    let outcome = shell::run(channel, manner)
+    let outcome = shell::run(channel, first, manner)
         .await
         .map_err(|error| CommandError::io("use the terminal", error))?;
     if must_terminate(&outcome.end) {
@@ -243,9 +258,6 @@ fn last_words(session_id: &str, end: &Ending) -> Result<String, String> {
         Ending::Channel(End::Left) | Ending::Left => Err(format!("left session {session_id}")),
         Ending::OutputClosed => Err("standard output is closed".to_owned()),
         Ending::Signalled(number) => Err(format!("left session {session_id} on signal {number}")),
-        Ending::Unsupported(SessionType::Port) => Err(format!(
-            "session {session_id} forwards a port, which this version does not support; it was ended"
-        )),
         Ending::Unsupported(other) => Err(format!(
             "session {session_id} is of type {}, which this version does not support; it was ended",
             other.as_str()

@@ -74,7 +74,13 @@ pub(crate) enum Ending {
 
 /// Runs the session until it is over here. The terminal is restored and all output written when this
 /// returns.
-pub(crate) async fn run(channel: DataChannel, manner: Manner) -> std::io::Result<Outcome> {
+///
+/// `first` is an event of the channel that was taken to see what the session is.
+pub(crate) async fn run(
+    channel: DataChannel,
+    first: Option<Event>,
+    manner: Manner,
+) -> std::io::Result<Outcome> {
     let DataChannel { events, commands } = channel;
     let mut signals = Signals::new()?;
     let mut shell = Shell {
@@ -96,7 +102,14 @@ pub(crate) async fn run(channel: DataChannel, manner: Manner) -> std::io::Result
         exit_status: None,
     };
     shell.commands.resize(terminal::size());
-    let ending = shell.run(&mut signals).await?;
+    let ended = match first {
+        Some(event) => shell.take_event(Some(event))?,
+        None => None,
+    };
+    let ending = match ended {
+        Some(ending) => ending,
+        None => shell.run(&mut signals).await?,
+    };
     shell.close(ending, &mut signals).await
 }
 
@@ -355,7 +368,8 @@ impl Shell {
         }
         if let Some(since) = self.away_since {
             let renewed = std::mem::replace(&mut self.has_remarked, true);
-            self.output.remark(&away::notice(since.elapsed(), renewed, WAY_OUT));
+            self.output
+                .remark(&away::notice(since.elapsed(), renewed, WAY_OUT));
             // In a narrow terminal it would not take its own place.
             if terminal::size().cols >= away::COLUMNS {
                 self.remark_at = Some(tokio::time::Instant::now() + away::RENEWAL);
@@ -447,10 +461,10 @@ async fn next_piece(input: &mut Option<Input>) -> Option<Bytes> {
 }
 
 /// The signals that a session answers to.
-struct Signals(Vec<(i32, tokio::signal::unix::Signal)>);
+pub(crate) struct Signals(Vec<(i32, tokio::signal::unix::Signal)>);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         let caught = [
             Signal::HUP,
             Signal::INT,
@@ -471,7 +485,7 @@ impl Signals {
     }
 
     /// The next signal's number.
-    async fn next(&mut self) -> i32 {
+    pub(crate) async fn next(&mut self) -> i32 {
         std::future::poll_fn(|context| {
             for (number, signal) in &mut self.0 {
                 if signal.poll_recv(context).is_ready() {
@@ -484,7 +498,7 @@ impl Signals {
     }
 
     /// The next signal that ends a program.
-    async fn next_ending(&mut self) -> i32 {
+    pub(crate) async fn next_ending(&mut self) -> i32 {
         loop {
             let number = self.next().await;
             let goes_on = [Signal::WINCH, Signal::TSTP].map(Signal::as_raw);

@@ -37,7 +37,7 @@ pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError
         is_plugin: false,
         waiting_for: format!("node {}", arguments.node),
     };
-    let outcome = shell::run(channel, manner)
+    let outcome = shell::run(channel, None, manner)
         .await
         .map_err(|error| CommandError::io("use the terminal", error))?;
     conclude(api, &session_id, &outcome, false).await
@@ -47,7 +47,9 @@ pub(crate) async fn run(api: &Api, arguments: &Start) -> Result<u8, CommandError
 /// takes no terminal.
 pub(crate) fn options() -> data_channel::Options {
     let mut options = data_channel::Options::default();
-    options.features.retain(|feature| feature != features::STDIN);
+    options
+        .features
+        .retain(|feature| feature != features::STDIN);
     options
 }
 

@@ -1,30 +1,47 @@
 //! Standard input and output beside an event loop: a thread each, because terminals, pipes and files
 //! have no non-blocking reads in common and a terminal's settings are shared with the shell we came
 //! from. What is read and written is not known here.
+//!
+//! Where it is a terminal and little is typed or shown, the loop reads and writes itself: waking a
+//! thread takes longer than all else that is done here with a key.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::JoinHandle,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, read},
 };
 use sortie_client::data_channel::MAX_INPUT;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, oneshot},
+};
 
 /// Pieces between a thread and the loop.
 const QUEUE: usize = 4;
 
+/// Output of at most this size is written to a terminal by the loop itself: so much has room where the
+/// terminal says that there is room.
+const SMALL: usize = 64;
+
 /// Standard input or a terminal, read from when this is made until it is dropped.
-pub(crate) struct Input {
-    pieces: mpsc::Receiver<Bytes>,
-    peeked: Option<Bytes>,
-    wake: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+pub(crate) enum Input {
+    /// A terminal: the loop reads it.
+    Watched {
+        source: AsyncFd<OwnedFd>,
+        buffer: Box<[u8]>,
+    },
+    /// Anything else: a thread reads it.
+    Threaded(Threaded),
 }
 
 impl Input {
@@ -35,6 +52,84 @@ impl Input {
 
     /// Reads what is open here.
     pub(crate) fn of(source: impl AsFd + Send + 'static) -> io::Result<Self> {
+        if source.as_fd().is_terminal()
+            && let Ok(copy) = source.as_fd().try_clone_to_owned()
+            && let Ok(watched) = watched(copy)
+        {
+            return Ok(Self::Watched {
+                source: watched,
+                buffer: vec![0; MAX_INPUT].into(),
+            });
+        }
+        Threaded::of(source).map(Self::Threaded)
+    }
+
+    /// The next piece, at most [`MAX_INPUT`] bytes; `None` at the end of the input, or when it
+    /// cannot be read any more. Nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Watched { source, buffer } => read_watched(source, buffer).await,
+            Self::Threaded(threaded) => threaded.next().await,
+        }
+    }
+
+    /// What is known of the input now. Takes nothing away.
+    pub(crate) fn peek(&mut self) -> Peeked {
+        match self {
+            Self::Watched { .. } => Peeked::Nothing,
+            Self::Threaded(threaded) => threaded.peek(),
+        }
+    }
+}
+
+fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
+    #[expect(unsafe_code, reason = "tokio has no other way to wait for a terminal")]
+    let watched = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    Ok(watched?)
+}
+
+async fn read_watched(source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<Bytes> {
+    loop {
+        let mut ready = source.readable().await.ok()?;
+        // The terminal is a blocking one, and stays so for those who share it.
+        if !is_ready(source.get_ref(), PollFlags::IN) {
+            ready.clear_ready();
+            continue;
+        }
+        match read(source.get_ref(), &mut *buffer) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(0) | Err(_) => return None,
+            Ok(length) => {
+                return Some(Bytes::copy_from_slice(
+                    buffer.get(..length).unwrap_or_default(),
+                ));
+            }
+        }
+    }
+}
+
+/// Whether there is something to read, or room to write, now.
+fn is_ready(file: impl AsFd, what: PollFlags) -> bool {
+    let mut ready = [PollFd::new(&file, what)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // An end or an error is to be read or written, too.
+    poll(&mut ready, Some(&at_once)).is_ok_and(|count| count > 0)
+}
+
+/// An input that a thread reads.
+pub(crate) struct Threaded {
+    pieces: mpsc::Receiver<Bytes>,
+    peeked: Option<Bytes>,
+    wake: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Threaded {
+    fn of(source: impl AsFd + Send + 'static) -> io::Result<Self> {
         let (woken, wake) = rustix::pipe::pipe()?;
         let (sender, pieces) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -48,17 +143,14 @@ impl Input {
         })
     }
 
-    /// The next piece, at most [`MAX_INPUT`] bytes; `None` at the end of the input, or when it
-    /// cannot be read any more.
-    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Bytes> {
         if let Some(piece) = self.peeked.take() {
             return Some(piece);
         }
         self.pieces.recv().await
     }
 
-    /// What is known of the input now. Takes nothing away.
-    pub(crate) fn peek(&mut self) -> Peeked {
+    fn peek(&mut self) -> Peeked {
         if self.peeked.is_none() {
             match self.pieces.try_recv() {
                 Ok(piece) => self.peeked = Some(piece),
@@ -81,7 +173,7 @@ pub(crate) enum Peeked {
     Nothing,
 }
 
-impl Drop for Input {
+impl Drop for Threaded {
     fn drop(&mut self) {
         self.pieces.close();
         self.wake = None;
@@ -132,6 +224,9 @@ pub(crate) enum Stream {
 pub(crate) struct Output {
     pieces: mpsc::Sender<(Stream, Bytes)>,
     done: oneshot::Receiver<io::Result<()>>,
+    /// Pieces that were given to the thread and are not written.
+    waiting: Arc<AtomicUsize>,
+    is_terminal: bool,
 }
 
 /// Standard output is closed at the other end, or cannot be written.
@@ -144,14 +239,21 @@ impl Output {
     pub(crate) fn start() -> io::Result<Self> {
         let (pieces, receiver) = mpsc::channel(QUEUE);
         let (tell_done, done) = oneshot::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let unwritten = Arc::clone(&waiting);
         std::thread::Builder::new()
             .name("stdout".to_owned())
             .spawn(move || {
-                let written = write_all(receiver);
+                let written = write_all(receiver, &unwritten);
                 // Nobody waits when the program is left in a hurry.
                 let _ = tell_done.send(written);
             })?;
-        Ok(Self { pieces, done })
+        Ok(Self {
+            pieces,
+            done,
+            waiting,
+            is_terminal: io::stdout().is_terminal(),
+        })
     }
 
     /// Waits until there is room for a piece.
@@ -161,22 +263,49 @@ impl Output {
 
     /// Takes a piece if there is room, else gives it back.
     pub(crate) fn offer(&self, piece: (Stream, Bytes)) -> Option<(Stream, Bytes)> {
-        self.pieces
-            .try_send(piece)
-            .err()
-            .map(mpsc::error::TrySendError::into_inner)
+        let (stream, bytes) = piece;
+        let rest = self.write_small(stream, bytes);
+        if rest.is_empty() {
+            return None;
+        }
+        let Ok(permit) = self.pieces.try_reserve() else {
+            return Some((stream, rest));
+        };
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        permit.send((stream, rest));
+        None
+    }
+
+    /// Writes at once what little there is to be seen, behind nothing else. What is not written comes
+    /// back.
+    fn write_small(&self, stream: Stream, mut bytes: Bytes) -> Bytes {
+        let may_write = self.is_terminal
+            && matches!(stream, Stream::Stdout)
+            && bytes.len() <= SMALL
+            && self.waiting.load(Ordering::SeqCst) == 0;
+        if may_write
+            && is_ready(io::stdout(), PollFlags::OUT)
+            && let Ok(written) = rustix::io::write(io::stdout(), &bytes)
+        {
+            bytes.advance(written.min(bytes.len()));
+        }
+        bytes
     }
 
     /// Waits for room and takes the piece.
     pub(crate) async fn put(&self, piece: (Stream, Bytes)) -> Result<(), Closed> {
-        self.pieces.send(piece).await.map_err(|_| Closed)
+        let permit = self.pieces.reserve().await.map_err(|_| Closed)?;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        permit.send(piece);
+        Ok(())
     }
 
     /// Gives up the piece when there is no room: for remarks that are not worth waiting for.
     pub(crate) fn remark(&self, text: &str) {
-        let _ = self
-            .pieces
-            .try_send((Stream::Stderr, Bytes::copy_from_slice(text.as_bytes())));
+        if let Ok(permit) = self.pieces.try_reserve() {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            permit.send((Stream::Stderr, Bytes::copy_from_slice(text.as_bytes())));
+        }
     }
 
     /// Waits until everything is written.
@@ -194,13 +323,18 @@ impl Output {
     }
 }
 
-fn write_all(mut pieces: mpsc::Receiver<(Stream, Bytes)>) -> io::Result<()> {
+fn write_all(
+    mut pieces: mpsc::Receiver<(Stream, Bytes)>,
+    unwritten: &AtomicUsize,
+) -> io::Result<()> {
     while let Some((stream, piece)) = pieces.blocking_recv() {
         let written = match stream {
             // Unbuffered: std's line buffer would hold back what has no newline.
             Stream::Stdout => write_raw(io::stdout(), &piece),
             Stream::Stderr => io::stderr().write_all(&piece),
         };
+        // Not before: what the loop writes itself must come behind it.
+        unwritten.fetch_sub(1, Ordering::SeqCst);
         // Nobody can be told that standard error is gone.
         if matches!(stream, Stream::Stdout) {
             written?;

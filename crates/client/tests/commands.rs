@@ -87,9 +87,7 @@ async fn begin(node: &mut Node, channel: &mut DataChannel) -> Vec<String> {
     node.send(request.payload_type, &request.payload);
     let (features, ()) = tokio::join!(
         asked(channel),
-        node.pump_until("the request to be acknowledged", |node| node
-            .link
-            .drained()),
+        node.pump_until("the request to be acknowledged", |node| node.link.drained()),
     );
     assert!(node.other.is_empty(), "answered without being told to");
     channel.commands.agree();

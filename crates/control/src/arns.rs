@@ -7,7 +7,7 @@ use sortie_types::{
     AccountId, ActivationId, Arn, NodeId, Region, SessionId, UniqueId, UniqueIdKind,
 };
 
-use crate::call::Caller;
+use crate::{call::Caller, documents};
 
 /// Account and region, of which every ARN here is made.
 #[derive(Clone, Debug)]
@@ -56,17 +56,16 @@ impl Names {
         self.target(id.as_str())
     }
 
-    /// A document by name. Those that belong to AWS have no account in their ARN.
+    /// A document by name. Those that every installation has have no account in their ARN.
     pub(crate) fn document(&self, name: &str) -> Arn {
         if name.starts_with("arn:")
             && let Ok(arn) = name.parse()
         {
             return arn;
         }
-        let account = if name.starts_with("AWS") || name.starts_with("Amazon") {
-            ""
-        } else {
-            self.account.as_str()
+        let account = match documents::owner(name) {
+            Some(_) => "",
+            None => self.account.as_str(),
         };
         Arn::new(
             "ssm",
@@ -74,6 +73,11 @@ impl Names {
             account,
             &format!("document/{name}"),
         )
+    }
+
+    /// A service setting, whose id begins with a slash.
+    pub(crate) fn service_setting(&self, id: &str) -> Arn {
+        self.ssm(&format!("servicesetting{id}"))
     }
 
     fn channel(&self, kind: &str, id: &str) -> Arn {

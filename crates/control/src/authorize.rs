@@ -57,6 +57,8 @@ pub enum ResourceKind {
     Policy,
     /// A role.
     Role,
+    /// A service setting.
+    ServiceSetting,
     /// A session.
     Session,
     /// An IAM user.
@@ -99,19 +101,32 @@ macro_rules! operations {
 operations! {
     ADD_TAGS_TO_RESOURCE = "ssm" "AddTagsToResource", User on [ManagedInstance], Management;
     CREATE_ACTIVATION = "ssm" "CreateActivation", User on [Any], Management;
+    CREATE_DOCUMENT = "ssm" "CreateDocument", User on [Document], Management;
     DELETE_ACTIVATION = "ssm" "DeleteActivation", User on [Any], Management;
+    DELETE_DOCUMENT = "ssm" "DeleteDocument", User on [Document], Management;
     DEREGISTER_MANAGED_INSTANCE = "ssm" "DeregisterManagedInstance", User on [ManagedInstance], Management;
     DESCRIBE_ACTIVATIONS = "ssm" "DescribeActivations", User on [Any], Management;
+    DESCRIBE_DOCUMENT = "ssm" "DescribeDocument", User on [Document], Management;
+    DESCRIBE_DOCUMENT_PERMISSION = "ssm" "DescribeDocumentPermission", User on [Document], Management;
     DESCRIBE_INSTANCE_INFORMATION = "ssm" "DescribeInstanceInformation", User on [Any], Management;
     DESCRIBE_INSTANCE_PROPERTIES = "ssm" "DescribeInstanceProperties", User on [Any], Management;
     DESCRIBE_SESSIONS = "ssm" "DescribeSessions", User on [Any], Management;
     GET_CONNECTION_STATUS = "ssm" "GetConnectionStatus", User on [ManagedInstance], Management;
+    GET_DOCUMENT = "ssm" "GetDocument", User on [Document], Management;
+    GET_SERVICE_SETTING = "ssm" "GetServiceSetting", User on [ServiceSetting], Management;
+    LIST_DOCUMENT_VERSIONS = "ssm" "ListDocumentVersions", User on [Document], Management;
+    LIST_DOCUMENTS = "ssm" "ListDocuments", User on [Any], Management;
     LIST_TAGS_FOR_RESOURCE = "ssm" "ListTagsForResource", User on [ManagedInstance], Management;
+    MODIFY_DOCUMENT_PERMISSION = "ssm" "ModifyDocumentPermission", User on [Document], Management;
     REMOVE_TAGS_FROM_RESOURCE = "ssm" "RemoveTagsFromResource", User on [ManagedInstance], Management;
+    RESET_SERVICE_SETTING = "ssm" "ResetServiceSetting", User on [ServiceSetting], Management;
     RESUME_SESSION = "ssm" "ResumeSession", User on [Session], Management;
     START_SESSION = "ssm" "StartSession", User on [ManagedInstance, Document], Management;
     TERMINATE_SESSION = "ssm" "TerminateSession", User on [Session], Management;
+    UPDATE_DOCUMENT = "ssm" "UpdateDocument", User on [Document], Management;
+    UPDATE_DOCUMENT_DEFAULT_VERSION = "ssm" "UpdateDocumentDefaultVersion", User on [Document], Management;
     UPDATE_MANAGED_INSTANCE_ROLE = "ssm" "UpdateManagedInstanceRole", User on [ManagedInstance], Management;
+    UPDATE_SERVICE_SETTING = "ssm" "UpdateServiceSetting", User on [ServiceSetting], Management;
 
     ASSUME_ROLE = "sts" "AssumeRole", User on [Role], Management;
     GET_CALLER_IDENTITY = "sts" "GetCallerIdentity", Authenticated on [], Management;
@@ -284,6 +299,11 @@ impl<R> Authorized<R> {
     #[must_use]
     pub fn resource(&self) -> &R {
         &self.resource
+    }
+
+    /// What the proof was about, for use at once.
+    pub(crate) fn into_resource(self) -> R {
+        self.resource
     }
 }
 

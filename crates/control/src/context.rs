@@ -225,6 +225,21 @@ fn effective_tags(role: &[Tag], session: &[Tag]) -> Vec<Tag> {
     session.iter().cloned().chain(below).collect()
 }
 
+/// What a tag of the caller says: of the user, or of the session, else of the role. Keys are compared as
+/// IAM does, without regard to case.
+pub(crate) fn principal_tag(caller: &Caller, key: &str) -> Option<String> {
+    let tags = match caller {
+        Caller::Anonymous { .. } => return None,
+        Caller::Node(node) => node.role.as_ref()?.tags.clone(),
+        Caller::Role(role) => effective_tags(&role.role.tags, &role.session.tags),
+        Caller::User(user) => user.user.tags.clone(),
+    };
+    let tag = tags
+        .into_iter()
+        .find(|tag| tag.key.eq_ignore_ascii_case(key));
+    tag.map(|tag| tag.value)
+}
+
 fn epoch_seconds(at: Timestamp) -> String {
     // Whole seconds; the fraction is cut.
     format!("{:.0}", at.epoch_seconds().floor())

@@ -26,7 +26,7 @@ use crate::{
     },
     mint,
     nodes::asked_node,
-    sessions::{asked_session, start_ask},
+    sessions::{asked_document, asked_session, start_ask},
     trail::Done,
 };
 
@@ -220,7 +220,8 @@ impl Control {
         };
         if let Some(asked) = self.asked_node_of(&arn).await? {
             let ask = if is_action(authorize::START_SESSION.action) {
-                start_ask(names, asked, DEFAULT_DOCUMENT)
+                let tags = self.document_tags(DEFAULT_DOCUMENT).await?;
+                start_ask(asked, asked_document(names, DEFAULT_DOCUMENT, &tags), &[])
             } else {
                 Ask::about(vec![asked])
             };
@@ -237,7 +238,15 @@ impl Control {
                 is_action(authorize::ASSUME_ROLE.action),
             ));
         }
-        let ask = Ask::on(arn);
+        let document = arn.resource().strip_prefix("document/");
+        let document = document.filter(|name| names.document(name) == arn);
+        let ask = match document {
+            Some(name) => {
+                let tags = self.document_tags(name).await?;
+                Ask::about(vec![asked_document(names, name, &tags)])
+            }
+            None => Ask::on(arn),
+        };
         Ok(plain(if is_action(authorize::START_SESSION.action) {
             ask.key("ssm:SessionDocumentAccessCheck", "true")
         } else {

@@ -23,10 +23,10 @@ use crate::{
     context::temporary_session,
     credentials::Holder,
     directory::Directory,
-    mint,
+    documents, mint,
     nodes::asked_node,
     session_life::LIVING,
-    sessions::{asked_session, start_ask, told_to_end},
+    sessions::{asked_document, asked_session, start_ask, told_to_end},
 };
 
 /// How often all living sessions are judged, whether anybody said that something changed or not.
@@ -424,10 +424,12 @@ impl Control {
         };
         let target = session.target.as_str();
         let node = self.active_node(&session.target).await?;
+        let document = session.document_name.as_str();
+        let asked_document = asked_document(names, document, &self.document_tags(document).await?);
         let ask = start_ask(
-            names,
             asked_node(names, target, node.as_ref()),
-            &session.document_name,
+            asked_document,
+            &documents::condition_keys(&session.document_content),
         );
         let rule = &authorize::START_SESSION;
         let parameters = json!({"target": session.target});
@@ -483,7 +485,9 @@ enum Next {
 async fn change(signals: &mut Receiver<Signal>) -> Next {
     loop {
         match signals.recv().await {
-            Ok(Signal::Identities) | Err(RecvError::Lagged(_)) => return Next::All,
+            Ok(Signal::Documents | Signal::Identities) | Err(RecvError::Lagged(_)) => {
+                return Next::All;
+            }
             Ok(Signal::Node(node)) => return Next::Node(node),
             Ok(Signal::Session(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,

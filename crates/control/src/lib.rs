@@ -32,6 +32,7 @@ mod nodes;
 mod pass_role;
 mod seal;
 mod secrets;
+mod service_settings;
 mod session_life;
 mod sessions;
 mod sign_in;
@@ -56,6 +57,15 @@ pub use call::{
 };
 pub use channels::{AcceptError, DataGrant, DataOpen, End, Side};
 pub use control::{Control, OpenError, Settings};
+pub use documents::{
+    operations::{
+        CreateDocumentInput, DocumentError, DocumentFilter, DocumentInput, DocumentPage,
+        DocumentParameterView, DocumentView, GetDocumentOutput, ListDocumentVersionsInput,
+        ListDocumentsInput, UpdateDocumentInput,
+    },
+    permissions::{DescribeDocumentPermissionInput, ModifyDocumentPermissionInput, SharedWith},
+    run_as_of,
+};
 pub use enrol::{
     RegisterManagedInstanceError, RegisterManagedInstanceInput, RegisterManagedInstanceOutput,
 };
@@ -104,6 +114,9 @@ pub use nodes::{
 };
 pub use pass_role::UnusableRole;
 pub use seal::RootKey;
+pub use service_settings::{
+    ServiceSettingError, ServiceSettingInput, ServiceSettingView, UpdateServiceSettingInput,
+};
 pub use sessions::{
     DescribeSessionsError, DescribeSessionsInput, DescribeSessionsOutput, GetConnectionStatusError,
     GetConnectionStatusInput, GetConnectionStatusOutput, ResumeSessionError, ResumeSessionInput,

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sortie_evidence::HIDDEN;
 use sortie_ports::{
     Change, Conflict, Node, Session, SessionPatch, SessionQuery, SessionState, Signal, StoreError,
@@ -15,7 +15,8 @@ use crate::{
     arns::Names,
     authorize::{self, Ask, AskedResource, AuthorizeError, Authorized, Denied, OperationRule},
     call::{Call, InternalError, Recorded, internal, refusable},
-    documents::{self, DEFAULT_DOCUMENT},
+    context::Keys,
+    documents::{self, DEFAULT_DOCUMENT, Resolution, Resolved, Unresolved},
     judge::{self, Circumstances, Starter},
     mint,
     nodes::asked_node,
@@ -77,6 +78,9 @@ pub enum StartSessionError {
     /// The document has no such parameters, or not such values.
     #[error("{0}")]
     InvalidParameters(String),
+    /// The document asks for something that there cannot be here.
+    #[error("{0}")]
+    Refused(String),
     /// The target is unknown, thrown out, or not there.
     #[error("{target} is not connected.")]
     NotConnected {
@@ -267,10 +271,20 @@ refusable!(
 const ATTEMPTS: usize = 8;
 
 /// What a session is made from, after all checks.
-struct Resolved {
+struct Made {
     node: Node,
     document_name: String,
-    document_content: Value,
+    resolved: Resolved,
+}
+
+/// What the caller asked for, looked up but not judged.
+struct Asked {
+    node: Option<Node>,
+    /// `None` for an ARN that is of no document here.
+    document_name: Option<String>,
+    document_tags: Vec<Tag>,
+    /// `None` when there is no such document.
+    resolution: Option<Resolution>,
 }
 
 impl Control {
@@ -306,26 +320,22 @@ impl Control {
         let given = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
         // What is asked about is what is used. Where that is nothing, it is what was named, so that
         // nobody learns more.
-        let document = documents::name(names, given);
-        let node = self.node_named(&input.target).await?;
+        let asked = self.look_up(call, input, given).await?;
+        let keys = match &asked.resolution {
+            Some(Ok(resolved)) => documents::condition_keys(&resolved.content),
+            _ => Vec::new(),
+        };
+        let name = asked.document_name.as_deref().unwrap_or(given);
         let ask = start_ask(
-            names,
-            asked_node(names, &input.target, node.as_ref()),
-            document.unwrap_or(given),
+            asked_node(names, &input.target, asked.node.as_ref()),
+            asked_document(names, name, &asked.document_tags),
+            &keys,
         );
         let directory = self.directory().await?;
-        let target = self.authorize_in(
-            &directory,
-            call,
-            &RULE,
-            &ask,
-            None,
-            (input.target.clone(), node),
-        )?;
-        let document = document.ok_or_else(|| unknown_document(given))?;
-        let resolved = self.resolve(&target, document, &input.parameters)?;
-        let tags = resolved.node.tags.clone();
-        let session = self.new_session(call, resolved, input)?;
+        let authorized = self.authorize_in(&directory, call, &RULE, &ask, None, asked)?;
+        let tags = Retaggable::of(authorized.resource());
+        let made = self.make(&authorized, input).await?;
+        let session = self.new_session(call, made, input)?;
         let done = self.started(call, &session, input, directory.revision())?;
         let recorded = match self.record(call, &RULE, done).await {
             Err(InternalError::Store(StoreError::Conflict(Conflict::NoNode))) => {
@@ -336,6 +346,35 @@ impl Control {
         self.judge_if_retagged(&session, &tags).await;
         self.inner.signals.publish(Signal::Session(session.id));
         Ok(recorded)
+    }
+
+    /// What a start is about, before anybody knows whether it may be.
+    async fn look_up(
+        &self,
+        call: &Call,
+        input: &StartSessionInput,
+        given: &str,
+    ) -> Result<Asked, StartSessionError> {
+        let node = self.node_named(&input.target).await?;
+        let name = documents::name(&self.inner.names, given);
+        let found = match name {
+            Some(name) => self.session_document(name).await?,
+            None => None,
+        };
+        let resolution = match &found {
+            Some(found) => {
+                let parameters = &input.parameters;
+                let resolved = self.resolve_session(found, parameters, &call.caller, node.as_ref());
+                Some(resolved.await?)
+            }
+            None => None,
+        };
+        Ok(Asked {
+            node,
+            document_name: name.map(str::to_owned),
+            document_tags: found.map(|found| found.tags).unwrap_or_default(),
+            resolution,
+        })
     }
 
     fn started(
@@ -372,10 +411,11 @@ impl Control {
     }
 
     /// Judges a new session again where the tags that allowed it were changed meanwhile.
-    async fn judge_if_retagged(&self, session: &Session, tags: &[Tag]) {
+    async fn judge_if_retagged(&self, session: &Session, tags: &Retaggable) {
         let judged = async {
             let node = self.active_node(&session.target).await?;
-            if node.is_some_and(|node| node.tags != tags) {
+            let document = self.document_tags(&session.document_name).await?;
+            if node.is_some_and(|node| node.tags != tags.node) || document != tags.document {
                 let directory = self.directory().await?;
                 self.judge_session(&directory, session).await?;
             }
@@ -387,32 +427,38 @@ impl Control {
         }
     }
 
-    fn resolve(
+    /// The checks whose outcome only those learn who may start the session.
+    async fn make(
         &self,
-        target: &Authorized<(String, Option<Node>)>,
-        name: &str,
-        parameters: &BTreeMap<String, Vec<String>>,
-    ) -> Result<Resolved, StartSessionError> {
-        let document_content = documents::content(name, self.inner.settings.default_idle)
-            .ok_or_else(|| unknown_document(name))?;
-        // The one document there is has no parameters.
-        if let Some(unknown) = parameters.keys().next() {
-            let why = format!("Parameter {unknown} is not defined in document {name}.");
-            return Err(StartSessionError::InvalidParameters(why));
+        authorized: &Authorized<Asked>,
+        input: &StartSessionInput,
+    ) -> Result<Made, StartSessionError> {
+        let asked = authorized.resource();
+        let given = input.document_name.as_deref().unwrap_or(DEFAULT_DOCUMENT);
+        let (Some(name), Some(resolution)) = (&asked.document_name, &asked.resolution) else {
+            return Err(unknown_document(given));
+        };
+        let resolved = resolution.clone().map_err(|error| match error {
+            Unresolved::Parameters(why) => StartSessionError::InvalidParameters(why),
+            Unresolved::Refused(why) => StartSessionError::Refused(why),
+        })?;
+        if asked.node.is_some() && !self.has_advanced_tier().await? {
+            let why = "Enable advanced-instances tier to use Session Manager with your \
+                       on-premises instances";
+            return Err(StartSessionError::Refused(why.to_owned()));
         }
-        let (given, node) = target.resource();
-        let node = node.clone().filter(|node| node.connected);
-        Ok(Resolved {
-            node: node.ok_or_else(|| not_connected(given))?,
-            document_name: name.to_owned(),
-            document_content,
+        let node = asked.node.clone().filter(|node| node.connected);
+        Ok(Made {
+            node: node.ok_or_else(|| not_connected(&input.target))?,
+            document_name: name.clone(),
+            resolved,
         })
     }
 
     fn new_session(
         &self,
         call: &Call,
-        resolved: Resolved,
+        made: Made,
         input: &StartSessionInput,
     ) -> Result<Session, StartSessionError> {
         let (Some(Starter { name, unique_id }), Some(circumstances)) =
@@ -420,23 +466,23 @@ impl Control {
         else {
             return Err(nobody().into());
         };
-        let settings = &self.inner.settings;
+        let resolved = made.resolved;
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         Ok(Session {
             id: mint::session_id(&name)?,
-            target: resolved.node.id,
+            target: made.node.id,
             owner: self.inner.names.caller(&call.caller).ok_or_else(nobody)?,
             owner_unique_id: unique_id,
-            document_name: resolved.document_name,
-            document_content: resolved.document_content,
+            document_name: made.document_name,
+            document_content: resolved.content,
             parameters: json!(input.parameters),
             reason: input.reason.clone(),
             state: SessionState::Connecting,
             end_reason: None,
             started: call.now,
             ended: None,
-            idle_timeout_seconds: seconds(settings.default_idle),
-            max_duration_seconds: settings.max_duration.map(seconds),
+            idle_timeout_seconds: seconds(resolved.idle),
+            max_duration_seconds: resolved.max_duration.map(seconds),
             client_epoch: 1,
             node_epoch: 1,
             last_activity: call.now,
@@ -713,11 +759,42 @@ fn unknown_document(given: &str) -> StartSessionError {
     }
 }
 
-/// What starting a session asks: leave for the node and for the document, each with its own tags.
-pub(crate) fn start_ask(names: &Names, node: AskedResource, document: &str) -> Ask {
+/// What starting a session asks: leave for the node and for the document, under keys that say where
+/// the session leads.
+pub(crate) fn start_ask(
+    node: AskedResource,
+    document: AskedResource,
+    keys: &[(&str, String)],
+) -> Ask {
+    let keys = keys.iter().fold(Keys::default(), |keys, (key, value)| {
+        keys.one(*key, value.as_str())
+    });
     // Both are always checked, as policies with this condition demand.
-    Ask::about(vec![node, AskedResource::new(names.document(document))])
+    Ask::about(vec![node, document])
         .key("ssm:SessionDocumentAccessCheck", "true")
+        .with(keys)
+}
+
+/// A document as policies see it, whether there is one or not.
+pub(crate) fn asked_document(names: &Names, name: &str, tags: &[Tag]) -> AskedResource {
+    let asked = AskedResource::new(names.document(name));
+    asked.tags(&["ssm:resourceTag", "aws:ResourceTag"], tags)
+}
+
+/// The tags that a start was judged by, which may be others when the session is there.
+struct Retaggable {
+    node: Vec<Tag>,
+    document: Vec<Tag>,
+}
+
+impl Retaggable {
+    fn of(asked: &Asked) -> Self {
+        let node = asked.node.as_ref();
+        Self {
+            node: node.map(|node| node.tags.clone()).unwrap_or_default(),
+            document: asked.document_tags.clone(),
+        }
+    }
 }
 
 /// A session as actions on it are checked: by its id, and by the same with its owner's `aws:userid`

@@ -27,7 +27,7 @@ use crate::{
     judge::Circumstances,
     mint::RandomError,
     nodes::asked_node,
-    sessions::start_ask,
+    sessions::{asked_document, start_ask},
     trail::service_identity,
 };
 
@@ -380,10 +380,13 @@ impl Control {
         };
         let node = self.active_node(&session.target).await?;
         let target = session.target.as_str();
+        let document = session.document_name.as_str();
+        let asked_document = asked_document(names, document, &self.document_tags(document).await?);
+        // The keys of the session itself would name another destination, or none.
         let ask = start_ask(
-            names,
             asked_node(names, target, node.as_ref()),
-            &session.document_name,
+            asked_document,
+            &[],
         );
         let ask = destination.keys(ask);
         let rule = &authorize::START_SESSION;

@@ -1,4 +1,4 @@
-//! Tags of nodes and activations.
+//! Tags of nodes, activations and documents.
 
 use serde_json::Value;
 use sortie_evidence::Resource;
@@ -10,6 +10,7 @@ use crate::{
     authorize::{self, Ask, AskedResource, Authorized, Denied, OperationRule},
     call::{Call, InternalError, Recorded, internal, refusable},
     context::Keys,
+    documents,
     trail::Done,
 };
 
@@ -19,7 +20,7 @@ pub(crate) const TAG_LIMIT: usize = 50;
 /// Tags to set.
 #[derive(Clone, Debug)]
 pub struct AddTagsToResourceInput {
-    /// `ManagedInstance` or `Activation`.
+    /// `ManagedInstance`, `Document` or `Activation`.
     pub resource_type: String,
     /// The resource.
     pub resource_id: String,
@@ -30,7 +31,7 @@ pub struct AddTagsToResourceInput {
 /// Tags to remove.
 #[derive(Clone, Debug)]
 pub struct RemoveTagsFromResourceInput {
-    /// `ManagedInstance` or `Activation`.
+    /// `ManagedInstance`, `Document` or `Activation`.
     pub resource_type: String,
     /// The resource.
     pub resource_id: String,
@@ -41,7 +42,7 @@ pub struct RemoveTagsFromResourceInput {
 /// Whose tags.
 #[derive(Clone, Debug)]
 pub struct ListTagsForResourceInput {
-    /// `ManagedInstance` or `Activation`.
+    /// `ManagedInstance`, `Document` or `Activation`.
     pub resource_type: String,
     /// The resource.
     pub resource_id: String,
@@ -106,6 +107,11 @@ impl Control {
                 let arn = id.map_or_else(|| names.any_ssm(), |id| names.activation(&id));
                 (arn, id.map(TaggedResource::Activation))
             }
+            "Document" => {
+                let name = documents::name(names, resource_id);
+                let resource = name.map(|name| TaggedResource::Document(name.to_owned()));
+                (names.document(name.unwrap_or(resource_id)), resource)
+            }
             "ManagedInstance" => {
                 let id = resource_id.parse().ok();
                 (names.target(resource_id), id.map(TaggedResource::Node))
@@ -129,6 +135,7 @@ impl Control {
     fn tagged_resource(&self, resource: &TaggedResource) -> Resource {
         match resource {
             TaggedResource::Activation(id) => self.inner.names.activation_resource(id),
+            TaggedResource::Document(name) => self.inner.names.document_resource(name),
             TaggedResource::Node(id) => self.inner.names.node_resource(id),
         }
     }
@@ -191,14 +198,20 @@ impl Control {
         match self.record(call, rule, done).await {
             Err(InternalError::Store(StoreError::Conflict(conflict))) => match conflict {
                 Conflict::TooManyTags => Err(TagsError::TooManyTags),
-                Conflict::NoActivation | Conflict::NoNode => Err(TagsError::InvalidResourceId),
+                Conflict::NoActivation | Conflict::NoDocument | Conflict::NoNode => {
+                    Err(TagsError::InvalidResourceId)
+                }
                 other => Err(StoreError::Conflict(other).into()),
             },
             outcome => {
                 let recorded = outcome?;
-                // Tags decide who may be on a node.
-                if let TaggedResource::Node(id) = resource {
-                    self.inner.signals.publish(Signal::Node(id.clone()));
+                // Tags decide who may be on a node, and by which document.
+                match resource {
+                    TaggedResource::Activation(_) => {}
+                    TaggedResource::Document(_) => self.inner.signals.publish(Signal::Documents),
+                    TaggedResource::Node(id) => {
+                        self.inner.signals.publish(Signal::Node(id.clone()));
+                    }
                 }
                 Ok(recorded)
             }
@@ -249,6 +262,10 @@ impl Control {
             TaggedResource::Activation(id) => {
                 let activation = self.inner.state.activation(id).await?;
                 activation.map(|activation| activation.tags)
+            }
+            TaggedResource::Document(name) => {
+                let found = self.inner.state.document(name).await?;
+                found.map(|(document, _)| document.tags)
             }
             TaggedResource::Node(id) => self.active_node(id).await?.map(|node| node.tags),
         })

@@ -6,10 +6,10 @@ use sortie_control::{
     AssumeRoleError, CreateActivationError, CreateControlChannelError, CreateDataChannelError,
     DeleteActivationError, Denied, DeregisterManagedInstanceError, DescribeActivationsError,
     DescribeInstanceInformationError, DescribeInstancePropertiesError, DescribeSessionsError,
-    ExplainError, GetCallerError, GetCallerIdentityError, GetConnectionStatusError,
+    DocumentError, ExplainError, GetCallerError, GetCallerIdentityError, GetConnectionStatusError,
     GetSessionTokenError, IamError, InternalError, LookupEventsError, QuietError,
     RegisterManagedInstanceError, RequestManagedInstanceRoleTokenError, ResumeSessionError,
-    SignInError, StartSessionError, TagsError, TerminateSessionError,
+    ServiceSettingError, SignInError, StartSessionError, TagsError, TerminateSessionError,
     UpdateInstanceInformationError, UpdateManagedInstancePublicKeyError,
     UpdateManagedInstanceRoleError,
 };
@@ -138,6 +138,7 @@ table! {
         InvalidDocument { .. } => code("InvalidDocument"),
         InvalidParameters(_) => code("InvalidParameters"),
         NotConnected { .. } => code("TargetNotConnected"),
+        Refused(_) => code("BadRequest"),
     }
     Ssm ResumeSessionError {
         DoesNotExist { .. } => code("DoesNotExistException"),
@@ -189,6 +190,28 @@ table! {
         InvalidResourceType => code("InvalidResourceType"),
         InvalidTag(_) => validation,
         TooManyTags => code("TooManyTagsError"),
+    }
+    Ssm DocumentError {
+        AlreadyExists(_) => code("DocumentAlreadyExists"),
+        DuplicateContent => code("DuplicateDocumentContent"),
+        DuplicateVersionName(_) => code("DuplicateDocumentVersionName"),
+        InvalidContent(_) => code("InvalidDocumentContent"),
+        InvalidDocument(_) => code("InvalidDocument"),
+        InvalidFilterKey(_) => code("InvalidFilterKey"),
+        InvalidNextToken => code("InvalidNextToken"),
+        InvalidOperation(_) => code("InvalidDocumentOperation"),
+        InvalidSchemaVersion(_) => code("InvalidDocumentSchemaVersion"),
+        InvalidTag(_) => validation,
+        InvalidVersion => code("InvalidDocumentVersion"),
+        LimitExceeded => code("DocumentLimitExceeded"),
+        MaxSizeExceeded(_) => code("MaxDocumentSizeExceeded"),
+        PermissionLimit(_) => code("DocumentPermissionLimit"),
+        Validation(_) => validation,
+        VersionLimitExceeded => code("DocumentVersionLimitExceeded"),
+    }
+    Ssm ServiceSettingError {
+        InvalidValue { .. } => validation,
+        NotFound(_) => code("ServiceSettingNotFound"),
     }
     CloudTrail LookupEventsError {
         InvalidEventCategory => code("InvalidEventCategoryException"),

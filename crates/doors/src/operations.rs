@@ -2,6 +2,7 @@
 //! the input, run the operation, write the answer or record the failure.
 
 mod cloudtrail;
+mod documents;
 mod iam;
 mod node;
 mod sortie;
@@ -202,19 +203,32 @@ macro_rules! table {
 table! {
     of ssm AddTagsToResource;
     of ssm CreateActivation;
+    of ssm CreateDocument;
     of ssm DeleteActivation;
+    of ssm DeleteDocument;
     of ssm DeregisterManagedInstance;
     of ssm DescribeActivations;
+    of ssm DescribeDocument;
+    of ssm DescribeDocumentPermission;
     of ssm DescribeInstanceInformation;
     of ssm DescribeInstanceProperties;
     of ssm DescribeSessions;
     of ssm GetConnectionStatus;
+    of ssm GetDocument;
+    of ssm GetServiceSetting;
+    of ssm ListDocumentVersions;
+    of ssm ListDocuments;
     of ssm ListTagsForResource;
+    of ssm ModifyDocumentPermission;
     of ssm RemoveTagsFromResource;
+    of ssm ResetServiceSetting;
     of ssm ResumeSession;
     of ssm StartSession;
     of ssm TerminateSession;
+    of ssm UpdateDocument;
+    of ssm UpdateDocumentDefaultVersion;
     of ssm UpdateManagedInstanceRole;
+    of ssm UpdateServiceSetting;
     of sts AssumeRole;
     of sts GetCallerIdentity;
     of sts GetSessionToken;

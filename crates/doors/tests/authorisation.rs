@@ -21,6 +21,8 @@ use sortie_wire::{Protocol, Service, sigv4::Credentials};
 
 const NODE: &str = "mi-0123456789abcdef0";
 const DOCUMENT: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"ssm:List*","Resource":"*"}}"#;
+const SHELL: &str = r#"{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{}}"#;
+const TIER: &str = "/ssm/managed-instance/activation-tier";
 const TRUST: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"Service":"ssm.amazonaws.com"},"Action":"sts:AssumeRole"}}"#;
 
 /// The input of a call of a JSON service.
@@ -38,6 +40,20 @@ fn json_input(name: &str) -> Value {
         "CreateActivation" => json!({ "IamRole": "SortieNode" }),
         "DeleteActivation" => json!({ "ActivationId": "0b2a6f0e-3f0e-4c57-9d7c-0123456789ab" }),
         "DeregisterManagedInstance" => json!({ "InstanceId": NODE }),
+        "CreateDocument" => json!({
+            "Name": "Walked", "DocumentType": "Session", "Content": SHELL,
+            "Tags": [{ "Key": "a", "Value": "b" }],
+        }),
+        "UpdateDocument" => json!({ "Name": "Absent", "Content": SHELL }),
+        "UpdateDocumentDefaultVersion" => json!({ "Name": "Absent", "DocumentVersion": "1" }),
+        "DeleteDocument" | "DescribeDocument" | "GetDocument" | "ListDocumentVersions" => {
+            json!({ "Name": "Absent" })
+        }
+        "DescribeDocumentPermission" | "ModifyDocumentPermission" => {
+            json!({ "Name": "Absent", "PermissionType": "Share" })
+        }
+        "GetServiceSetting" | "ResetServiceSetting" => json!({ "SettingId": TIER }),
+        "UpdateServiceSetting" => json!({ "SettingId": TIER, "SettingValue": "advanced" }),
         "DescribeSessions" => json!({ "State": "Active" }),
         "GetConnectionStatus" | "StartSession" => json!({ "Target": NODE }),
         "ResumeSession" | "TerminateSession" => json!({ "SessionId": "x-0123456789abcdef0" }),
@@ -187,6 +203,7 @@ fn query_input(entry: &OperationEntry, account: &str) -> Vec<(String, String)> {
 fn further(name: &str) -> &'static [&'static str] {
     match name {
         "CreateActivation" | "UpdateManagedInstanceRole" => &["iam:PassRole"],
+        "CreateDocument" => &["ssm:AddTagsToResource"],
         _ => &[],
     }
 }
@@ -399,5 +416,5 @@ async fn every_operation_needs_its_action_and_no_other() {
             "{own}"
         );
     }
-    assert!(walked > 90, "{walked} operations are walked");
+    assert!(walked > 103, "{walked} operations are walked");
 }

@@ -78,6 +78,19 @@ async fn botocore_takes_every_answer_for_its_models_own() {
         "InvalidDocument",
         "DoesNotExistException",
         "DoesNotExistException",
+        "DocumentAlreadyExists",
+        "ValidationException",
+        "InvalidDocumentSchemaVersion",
+        "DuplicateDocumentContent",
+        "InvalidDocumentOperation",
+        "InvalidDocumentVersion",
+        "InvalidDocument",
+        "InvalidDocument",
+        "InvalidFilterKey",
+        "InvalidDocumentOperation",
+        "TargetNotConnected",
+        "InvalidParameters",
+        "ServiceSettingNotFound",
     ];
     assert_eq!(failed, expected, "{calls:#?}");
     // Each of them is in the trail, once.

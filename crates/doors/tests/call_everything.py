@@ -17,6 +17,16 @@ ACTIVATION = "0b2a6f0e-3f0e-4c57-9d7c-0123456789ab"
 SESSION = "admin-0123456789abcdef0"
 TAGGED = {"ResourceType": "ManagedInstance", "ResourceId": NODE}
 
+TAIL = json.dumps(
+    {
+        "schemaVersion": "1.0",
+        "sessionType": "InteractiveCommands",
+        "parameters": {"file": {"type": "String", "allowedPattern": "^/var/log/[a-z]+$"}},
+        "properties": {"linux": {"commands": "tail -f {{ file }}"}},
+    }
+)
+TIER = "/ssm/managed-instance/activation-tier"
+
 CALLS = [
     ("sts", "GetCallerIdentity", {}),
     ("ssm", "DescribeInstanceInformation", {}),
@@ -38,13 +48,45 @@ CALLS = [
     ("ssm", "DescribeSessions", {"State": "History", "Filters": [{"key": "Target", "value": NODE}]}),
     ("ssm", "ResumeSession", {"SessionId": SESSION}),
     ("ssm", "TerminateSession", {"SessionId": SESSION}),
+    ("ssm", "CreateDocument", {"Name": "Tail", "DocumentType": "Session", "Content": TAIL, "Tags": [{"Key": "a", "Value": "b"}], "VersionName": "first", "TargetType": "/any"}),
+    ("ssm", "CreateDocument", {"Name": "Tail", "DocumentType": "Session", "Content": TAIL}),
+    ("ssm", "CreateDocument", {"Name": "AWS-Tail", "DocumentType": "Session", "Content": TAIL}),
+    ("ssm", "CreateDocument", {"Name": "Other", "DocumentType": "Session", "Content": "{}"}),
+    ("ssm", "UpdateDocument", {"Name": "Tail", "Content": TAIL, "DocumentVersion": "$LATEST"}),
+    ("ssm", "UpdateDocument", {"Name": "Tail", "Content": TAIL + " ", "DocumentVersion": "$LATEST"}),
+    ("ssm", "UpdateDocument", {"Name": "AWS-StartSSHSession", "Content": TAIL}),
+    ("ssm", "UpdateDocumentDefaultVersion", {"Name": "Tail", "DocumentVersion": "2"}),
+    ("ssm", "UpdateDocumentDefaultVersion", {"Name": "Tail", "DocumentVersion": "9"}),
+    ("ssm", "GetDocument", {"Name": "Tail", "VersionName": "first", "DocumentFormat": "YAML"}),
+    ("ssm", "GetDocument", {"Name": "AWS-StartSSHSession"}),
+    ("ssm", "GetDocument", {"Name": "Nothing"}),
+    ("ssm", "DescribeDocument", {"Name": "Tail", "DocumentVersion": "1"}),
+    ("ssm", "DescribeDocument", {"Name": "AWS-StartPortForwardingSession"}),
+    ("ssm", "DescribeDocument", {"Name": "SSM-SessionManagerRunShell"}),
+    ("ssm", "ListDocuments", {}),
+    ("ssm", "ListDocuments", {"Filters": [{"Key": "Owner", "Values": ["Self"]}]}),
+    ("ssm", "ListDocuments", {"Filters": [{"Key": "NoSuchKey", "Values": ["x"]}]}),
+    ("ssm", "ListDocumentVersions", {"Name": "Tail"}),
+    ("ssm", "ListTagsForResource", {"ResourceType": "Document", "ResourceId": "Tail"}),
+    ("ssm", "ModifyDocumentPermission", {"Name": "Tail", "PermissionType": "Share", "AccountIdsToAdd": ["111122223333"]}),
+    ("ssm", "DescribeDocumentPermission", {"Name": "Tail", "PermissionType": "Share"}),
+    ("ssm", "DeleteDocument", {"Name": "Tail"}),
+    ("ssm", "ModifyDocumentPermission", {"Name": "Tail", "PermissionType": "Share", "AccountIdsToRemove": ["111122223333"]}),
+    ("ssm", "StartSession", {"Target": NODE, "DocumentName": "Tail", "Parameters": {"file": ["/var/log/syslog"]}}),
+    ("ssm", "StartSession", {"Target": NODE, "DocumentName": "Tail", "Parameters": {"file": ["/etc/shadow"]}}),
+    ("ssm", "DeleteDocument", {"Name": "Tail", "DocumentVersion": "1"}),
+    ("ssm", "DeleteDocument", {"Name": "Tail"}),
+    ("ssm", "GetServiceSetting", {"SettingId": TIER}),
+    ("ssm", "UpdateServiceSetting", {"SettingId": TIER, "SettingValue": "advanced"}),
+    ("ssm", "ResetServiceSetting", {"SettingId": TIER}),
+    ("ssm", "GetServiceSetting", {"SettingId": "/ssm/no-such-setting"}),
     ("ssm", "UpdateManagedInstanceRole", {"InstanceId": NODE, "IamRole": "SortieNode"}),
     ("ssm", "DeregisterManagedInstance", {"InstanceId": NODE}),
     ("cloudtrail", "LookupEvents", {"MaxResults": 50}),
 ]
 
 # Codes that AWS gives without naming them in the operation's model.
-UNMODELLED = {"DoesNotExistException", "ValidationException"}
+UNMODELLED = {"DoesNotExistException", "InvalidParameters", "ValidationException"}
 
 
 def main():

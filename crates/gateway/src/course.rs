@@ -24,6 +24,7 @@ use crate::{
     kind::SessionKind,
     life::{Cause, ClientHalf, Life, NodeHalf, View},
     pairing::{Limits, Pairing, Stamps, earliest},
+    spool::SpoolLimits,
     streams::Question,
 };
 
@@ -119,6 +120,11 @@ impl Course {
             resume_below: options.resume_below,
             input: options.input_limit,
             output: options.output_limit,
+            spool: options.spool_directory.is_some().then_some(SpoolLimits {
+                above: options.pause_above,
+                below: options.resume_below,
+                most: options.spool_limit,
+            }),
         };
         let kind = SessionKind::of(&row.document_content);
         let restored = row.state != SessionState::Connecting;

@@ -341,7 +341,7 @@ impl GatewayTask {
                         self.look_at_node(&node_id).await;
                     }
                     // Which sessions may go on is control's matter, which tells by session.
-                    Ok(Signal::Identities) => self.shared.judge_streams(),
+                    Ok(Signal::Documents | Signal::Identities) => self.shared.judge_streams(),
                     Err(RecvError::Lagged(_)) => {
                         self.shared.judge_streams();
                         self.sweep().await;

@@ -36,6 +36,7 @@ mod session;
 #[cfg(test)]
 mod simulation;
 mod socket;
+mod spool;
 mod streams;
 
 pub use gateway::{Gateway, GatewayTask, Peer};

@@ -1,6 +1,6 @@
 //! How long the gateway waits for what, and how much it holds. Decides nothing itself.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Waits and bounds. [`Options::default`] is what an installation runs with; tests shorten waits.
 #[derive(Clone, Debug)]
@@ -47,6 +47,11 @@ pub struct Options {
     pub input_limit: usize,
     /// Above this many bytes that the client has not taken, the session ends with a reason.
     pub output_limit: usize,
+    /// Where output goes that an official agent sends and must not be paused for; `None`: nowhere, and the
+    /// session ends when it is too much to hold.
+    pub spool_directory: Option<PathBuf>,
+    /// Bytes of a session's output on disk; above it the session ends with a reason.
+    pub spool_limit: u64,
     /// How often all rows are looked at, since signals are only hints.
     pub sweep_interval: Duration,
     /// How long stopping may take.
@@ -78,6 +83,8 @@ impl Default for Options {
             resume_below: MIB,
             input_limit: 16 * MIB,
             output_limit: 16 * MIB,
+            spool_directory: None,
+            spool_limit: 1 << 30,
             sweep_interval: Duration::from_secs(30),
             drain: Duration::from_secs(5),
             end_sessions_on_stop: false,

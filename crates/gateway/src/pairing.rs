@@ -25,6 +25,7 @@ use crate::{
     numbers::Numbers,
     outbox::Outbox,
     publication::{Order, Pressure, Publication},
+    spool::{SpoolGate, SpoolLimits, SpoolWork},
     streams::{Passed, Question, StreamGate},
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Limits {
     pub(crate) resume_below: usize,
     pub(crate) input: usize,
     pub(crate) output: usize,
+    /// `None`: there is no disk for output.
+    pub(crate) spool: Option<SpoolLimits>,
 }
 
 /// What a frame meant to the session.
@@ -106,6 +109,8 @@ pub(crate) struct Pairing {
     hold: MuxHold,
     publication: Publication,
     pub(crate) streams: StreamGate,
+    /// Present where output may go to disk.
+    spool: Option<SpoolGate>,
 }
 
 impl Pairing {
@@ -135,6 +140,7 @@ impl Pairing {
                 limits.resume_below,
             ),
             streams: StreamGate::new(kind.chooses, restored, now),
+            spool: limits.spool.filter(|_| !kind.pausable).map(SpoolGate::new),
         }
     }
 
@@ -299,12 +305,49 @@ impl Pairing {
             }
             Side::Node => {
                 self.encrypted |= frame.payload_type() == PayloadType::ENC_CHALLENGE_REQUEST;
-                let again =
-                    self.restored && self.least_acknowledged.is_none_or(|least| number < least);
-                self.client.outbox.push_stream(frame, again);
+                let waiting = self.client.outbox.waiting();
+                let frame = match &mut self.spool {
+                    Some(spool) if self.node.is_official() => spool.take(frame, is_new, waiting),
+                    _ => Some(frame),
+                };
+                if let Some(frame) = frame {
+                    self.to_client(frame);
+                }
             }
         }
         heard
+    }
+
+    fn to_client(&mut self, frame: Frame) {
+        let number = frame.sequence_number();
+        let again = self.restored && self.least_acknowledged.is_none_or(|least| number < least);
+        self.client.outbox.push_stream(frame, again);
+    }
+
+    /// What is to be done with output on disk now.
+    pub(crate) fn spool_work(&mut self) -> Option<SpoolWork> {
+        let waiting = self.client.outbox.waiting();
+        let spool = self.spool.as_mut()?;
+        let work = spool.work(waiting);
+        for frame in spool.rest(waiting) {
+            self.to_client(frame);
+        }
+        work
+    }
+
+    /// That is done.
+    pub(crate) fn spool_worked(&mut self, outcome: std::io::Result<Option<Bytes>>) {
+        let frames = self
+            .spool
+            .as_mut()
+            .map_or_else(Vec::new, |spool| spool.worked(outcome));
+        for frame in frames {
+            self.to_client(frame);
+        }
+    }
+
+    fn spooled(&self) -> usize {
+        self.spool.as_ref().map_or(0, SpoolGate::held)
     }
 
     fn to_node(&mut self, frame: Frame) {
@@ -518,12 +561,17 @@ impl Pairing {
 
     /// Whether more output waits than is held for a client.
     pub(crate) fn overflows(&self) -> bool {
-        self.client.outbox.waiting() > self.limits.output
+        let is_too_much = self.spool.as_ref().is_some_and(SpoolGate::overflows);
+        is_too_much || self.client.outbox.waiting() > self.limits.output
     }
 
     /// Bytes that wait for an end.
     pub(crate) fn waiting(&self, to: Side) -> usize {
-        self.end(to).outbox.waiting()
+        let spooled = match to {
+            Side::Client => self.spooled(),
+            Side::Node => 0,
+        };
+        self.end(to).outbox.waiting().saturating_add(spooled)
     }
 
     /// Whether a message that was taken in for an end will get there without its sender's help, or has
@@ -531,12 +579,14 @@ impl Pairing {
     #[cfg(test)]
     pub(crate) fn answers_for(&self, to: Side, number: i64) -> bool {
         let has_arrived = to == Side::Client && self.acknowledged.contains(number);
-        has_arrived || self.end(to).outbox.will_write(number)
+        let is_held = to == Side::Node && self.streams.holds(number);
+        has_arrived || is_held || self.end(to).outbox.will_write(number)
     }
 
     /// Whether an end has not taken everything.
     pub(crate) fn unfinished(&self, to: Side) -> bool {
-        self.end(to).outbox.unfinished()
+        let is_spooled = to == Side::Client && self.spooled() > 0;
+        is_spooled || self.end(to).outbox.unfinished()
     }
 
     /// When something is due by the mere passing of time.
@@ -644,6 +694,7 @@ mod tests {
         resume_below: 1000,
         input: 16_000,
         output: 64_000,
+        spool: None,
     };
 
     fn ms(ms: u64) -> Duration {
@@ -715,6 +766,50 @@ mod tests {
         let typed = [input(0), ack(&sent[0]), input(1)];
         give_all(&mut pairing, Side::Client, &typed);
         assert_eq!(taken(&mut pairing, Side::Node, ms(0)), typed);
+    }
+
+    #[test]
+    fn separated_output_of_an_official_node_goes_to_disk_and_is_never_paused() {
+        let limits = Limits {
+            spool: Some(SpoolLimits {
+                above: 4000,
+                below: 1000,
+                most: 1 << 20,
+            }),
+            ..LIMITS
+        };
+        let separated = json!({"sessionType": "NonInteractiveCommands",
+            "properties": {"linux": {"separateOutputStream": true}}});
+        let kind = SessionKind::of(&separated);
+        let mut pairing = Pairing::new(kind, limits, false, Duration::ZERO);
+        pairing.attach(Side::Client, None);
+        pairing.attach(Side::Node, None);
+        let sent: Vec<Frame> = (0..500).map(output).collect();
+        give_all(&mut pairing, Side::Node, &sent);
+        pairing.settle(ms(1000), &mut stamp);
+        assert!(taken(&mut pairing, Side::Node, ms(1000)).is_empty());
+        assert!(pairing.client.outbox.waiting() < 5000);
+        assert!(
+            pairing.waiting(Side::Client) > 60_000,
+            "what is on disk waits too"
+        );
+        assert!(!pairing.overflows());
+        let mut came = taken(&mut pairing, Side::Client, ms(1000));
+        for _ in 0..10 {
+            assert!(pairing.unfinished(Side::Client));
+            if let Some(SpoolWork::Write(bytes)) = pairing.spool_work() {
+                panic!("{} bytes are not worth a file", bytes.len());
+            }
+            came.extend(taken(&mut pairing, Side::Client, ms(1000)));
+        }
+        assert_eq!(came, sent);
+
+        // Ours has a window instead.
+        let mut pairing = Pairing::new(kind, limits, false, Duration::ZERO);
+        pairing.attach(Side::Client, None);
+        pairing.attach(Side::Node, Some(vec![]));
+        give_all(&mut pairing, Side::Node, &sent);
+        assert_eq!(taken(&mut pairing, Side::Client, ms(0)).len(), 500);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -21,10 +22,11 @@ use sortie_channel::{
     frame::Frame,
     streams::RefusalCode,
 };
-use sortie_control::{DataGrant, Side, StreamJudge, StreamRecords, StreamVerdict};
+use sortie_control::{DataGrant, Side, StreamJudge, StreamRecords, StreamVerdict, run_as_of};
 use sortie_ports::Session;
 use tokio::{
     sync::mpsc,
+    task::{JoinError, JoinHandle, spawn_blocking},
     time::{Sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::{Message, error::Error as WebSocketError};
@@ -40,6 +42,7 @@ use crate::{
     life::Cause,
     node::NodeEntry,
     pairing::earliest,
+    spool::Spool,
     streams::Question,
 };
 
@@ -89,6 +92,9 @@ type Decision = Result<(), (RefusalCode, String)>;
 /// Writing records of streams; what could not be written comes back.
 type Recording = Pin<Box<dyn Future<Output = Option<StreamRecords>> + Send>>;
 
+/// Writing or reading output on disk; the spool comes back with the outcome.
+type Spooling = JoinHandle<(Spool, io::Result<Option<Bytes>>)>;
+
 /// Everything about one live session.
 pub(crate) struct SessionTask {
     shared: Arc<Shared>,
@@ -103,6 +109,9 @@ pub(crate) struct SessionTask {
     judge: Option<Arc<StreamJudge>>,
     judging: Option<Judging>,
     recording: Option<Recording>,
+    /// Output on disk, while nothing is done with it.
+    spool: Option<Spool>,
+    spooling: Option<Spooling>,
     due: Vec<Due>,
     timer: Pin<Box<Sleep>>,
     armed: Option<Duration>,
@@ -127,6 +136,8 @@ impl SessionTask {
             judge: None,
             judging: None,
             recording: None,
+            spool: None,
+            spooling: None,
             due: Vec::new(),
             armed: None,
             shared,
@@ -161,6 +172,10 @@ impl SessionTask {
         if let Some(noting) = self.noting.take() {
             let noted = noting.await;
             self.noted(noted);
+        }
+        if let Some(spooling) = self.spooling.take() {
+            // The file is gone with it.
+            drop(spooling.await);
         }
         self.record_last_streams().await;
         if let Some(end) = self
@@ -218,6 +233,7 @@ impl SessionTask {
         self.take_note();
         self.take_question();
         self.take_stream_records();
+        self.take_spool_work();
         self.arm();
     }
 
@@ -383,6 +399,24 @@ impl SessionTask {
         }
     }
 
+    /// Starts the next write or read of output on disk.
+    fn take_spool_work(&mut self) {
+        let Some(work) = self.course.pairing.spool_work() else {
+            return;
+        };
+        let Some(directory) = &self.shared.options.spool_directory else {
+            return;
+        };
+        let mut spool = self
+            .spool
+            .take()
+            .unwrap_or_else(|| Spool::new(directory.clone()));
+        self.spooling = Some(spawn_blocking(move || {
+            let outcome = spool.work(work);
+            (spool, outcome)
+        }));
+    }
+
     /// Sets the timer to what is due next.
     fn arm(&mut self) {
         let next = earliest([self.course.deadline(self.outside()), self.stop_by]);
@@ -487,8 +521,9 @@ impl SessionTask {
             document_name: row.document_name.clone(),
             document_content: row.document_content.clone(),
             session_id: row.id.as_str().to_owned(),
-            parameters: plain_parameters(&row.parameters),
-            run_as_user: String::new(),
+            // The document has them in it: official agents would fill in once more.
+            parameters: Value::Object(Map::new()),
+            run_as_user: run_as_of(&row.document_content).to_owned(),
             session_owner: row.owner.to_string(),
             sortie,
         };
@@ -604,6 +639,13 @@ impl SessionTask {
             self.course.streams_judged(question, decision);
             moved = true;
         }
+        if let Some(spooling) = &mut self.spooling
+            && let Poll::Ready(done) = Pin::new(spooling).poll(cx)
+        {
+            self.spooling = None;
+            self.spooled(done);
+            moved = true;
+        }
         if let Some(recording) = &mut self.recording
             && let Poll::Ready(back) = recording.as_mut().poll(cx)
         {
@@ -614,6 +656,20 @@ impl SessionTask {
             moved = true;
         }
         moved
+    }
+
+    fn spooled(&mut self, done: Result<(Spool, io::Result<Option<Bytes>>), JoinError>) {
+        let outcome = match done {
+            Ok((spool, outcome)) => {
+                self.spool = Some(spool);
+                outcome
+            }
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = &outcome {
+            warn!(session_id = %self.row().id, %error, "output is not held on disk");
+        }
+        self.course.pairing.spool_worked(outcome);
     }
 
     fn poll_read(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
@@ -728,38 +784,5 @@ impl SessionTask {
         if self.line(side).take().is_some() {
             self.course.lost(side);
         }
-    }
-}
-
-/// A node takes texts where the API takes lists of texts.
-fn plain_parameters(parameters: &Value) -> Value {
-    let Value::Object(parameters) = parameters else {
-        return Value::Object(Map::new());
-    };
-    let plain = |value: &Value| match value.as_array().map(Vec::as_slice) {
-        Some([only]) => only.clone(),
-        _ => value.clone(),
-    };
-    Value::Object(
-        parameters
-            .iter()
-            .map(|(name, value)| (name.clone(), plain(value)))
-            .collect(),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn single_texts_lose_their_list() {
-        assert_eq!(
-            plain_parameters(&json!({"portNumber": ["22"], "commands": ["a", "b"]})),
-            json!({"portNumber": "22", "commands": ["a", "b"]})
-        );
-        assert_eq!(plain_parameters(&Value::Null), json!({}));
     }
 }

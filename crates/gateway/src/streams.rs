@@ -148,6 +148,13 @@ impl StreamGate {
         self.asking.is_some()
     }
 
+    /// Whether the frame of this number is the one that waits.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, number: i64) -> bool {
+        let of = |asking: &Asking| asking.frame.sequence_number() == number;
+        self.asking.as_ref().is_some_and(of)
+    }
+
     /// Takes a stream frame of a forwarded port. `is_new`: its number was not seen before.
     pub(crate) fn pass(&mut self, from: Side, frame: Frame, is_new: bool, now: Duration) -> Passed {
         if from == Side::Client && frame.payload_type() == payload::OPEN {

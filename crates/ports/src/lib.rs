@@ -6,11 +6,13 @@
 //! finds the row at its next look.
 
 pub mod contract;
+mod documents;
 mod identities;
 mod rows;
 mod signals;
 mod state;
 
+pub use documents::{Document, DocumentVersion, DocumentVersionKey, ServiceSetting};
 pub use identities::{
     AccessKey, Grants, Group, Identities, Identity, IdentityKind, IdentityUse, LoginProfile,
     ManagedPolicy, MfaDevice, PolicyVersion, Role, User,

@@ -198,6 +198,8 @@ pub struct Session {
 pub enum TaggedResource {
     /// An activation; its tags are those that nodes will get.
     Activation(ActivationId),
+    /// A document of the account, by name.
+    Document(String),
     /// A managed node.
     Node(NodeId),
 }

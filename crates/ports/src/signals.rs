@@ -6,6 +6,8 @@ use tokio::sync::broadcast;
 /// Something may have changed: read the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
+    /// The tags of a document changed: who may start sessions of it is another.
+    Documents,
     /// Users, groups, roles, policies, keys or devices changed: what callers may do is another.
     Identities,
     /// The node's row changed: deregistered, or its role is another.

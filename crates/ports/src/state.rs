@@ -8,6 +8,7 @@ use sortie_evidence::AuditRecord;
 use sortie_types::{ActivationId, Arn, NodeId, SessionId, Tag, Timestamp};
 
 use crate::{
+    documents::{Document, DocumentVersion, DocumentVersionKey, ServiceSetting},
     identities::{Identities, Identity, IdentityKind, IdentityUse},
     rows::{
         Activation, Installation, Node, NodeInfo, Session, SessionState, TaggedResource, TrailEntry,
@@ -31,6 +32,14 @@ pub struct Commit {
 pub enum Change {
     /// Deletes an activation that exists. Otherwise [`Conflict::NoActivation`].
     DeleteActivation(ActivationId),
+    /// Deletes a document with its versions and tags. [`Conflict::NoDocument`] when there is none, and
+    /// [`Conflict::DocumentRevision`] when it is another by now.
+    DeleteDocument {
+        /// Which.
+        name: String,
+        /// [`Document::revision`] as it was read.
+        revision: i64,
+    },
     /// Marks an active node as deregistered and not connected. Otherwise [`Conflict::NoNode`].
     DeregisterNode(NodeId),
     /// Fails with [`Conflict::Exists`] when there is one already.
@@ -40,6 +49,16 @@ pub enum Change {
     InsertAdministrator {
         /// In lower case.
         name: String,
+    },
+    /// Fails with [`Conflict::Exists`] when the name is taken, and with [`Conflict::TooManyDocuments`]
+    /// when there are `limit` already.
+    InsertDocument {
+        /// The row, with its tags.
+        document: Box<Document>,
+        /// Its one version.
+        version: Box<DocumentVersion>,
+        /// How many there may be.
+        limit: usize,
     },
     /// Sets the installation's constants, once. Fails with [`Conflict::Exists`] afterwards.
     InsertInstallation(Installation),
@@ -84,8 +103,16 @@ pub enum Change {
         /// [`Identities::revision`].
         revision: i64,
     },
+    /// Sets a service setting, in place of what was set before.
+    PutServiceSetting(ServiceSetting),
+    /// Puts a service setting back to its default; absent ones are fine.
+    RemoveServiceSetting {
+        /// Which.
+        id: String,
+    },
     /// Sets and replaces tags by key, at most `limit` in all, else [`Conflict::TooManyTags`].
-    /// Without the resource: [`Conflict::NoActivation`] or [`Conflict::NoNode`].
+    /// Without the resource: [`Conflict::NoActivation`], [`Conflict::NoDocument`] or
+    /// [`Conflict::NoNode`].
     PutTags {
         /// Whose.
         resource: TaggedResource,
@@ -163,6 +190,16 @@ pub enum Change {
         /// revision.
         identities: Vec<(IdentityKind, String, IdentityUse)>,
     },
+    /// Replaces the row of a document, without its tags, whose revision is still the one in it, and
+    /// raises that. Else [`Conflict::DocumentRevision`], or [`Conflict::NoDocument`].
+    UpdateDocument {
+        /// The new row, with the revision as it was read.
+        document: Box<Document>,
+        /// A further version. [`Conflict::Exists`] when its number or name is taken.
+        added: Option<Box<DocumentVersion>>,
+        /// A version to remove.
+        removed: Option<i64>,
+    },
     /// Changes a session if it is in one of `when` ([`Conflict::SessionState`]) and exists
     /// ([`Conflict::NoSession`]).
     UpdateSession {
@@ -222,12 +259,18 @@ pub enum Conflict {
     /// The MFA code, or a later one, was used before.
     #[error("the code was used before")]
     CodeUsed,
+    /// The document has changed meanwhile.
+    #[error("the document has changed meanwhile")]
+    DocumentRevision,
     /// The row exists already.
     #[error("the row exists already")]
     Exists,
     /// No such activation.
     #[error("no such activation")]
     NoActivation,
+    /// No such document.
+    #[error("no such document")]
+    NoDocument,
     /// No such active node.
     #[error("no such active node")]
     NoNode,
@@ -246,6 +289,9 @@ pub enum Conflict {
     /// Client tokens of this epoch, or a later one, were given out meanwhile.
     #[error("the session was resumed meanwhile")]
     Superseded,
+    /// More documents than there may be.
+    #[error("too many documents")]
+    TooManyDocuments,
     /// More tags than a resource may have.
     #[error("too many tags")]
     TooManyTags,
@@ -368,6 +414,35 @@ pub trait State: Send + Sync {
         after: Option<(Timestamp, ActivationId)>,
         limit: usize,
     ) -> Result<Vec<Activation>, StoreError>;
+
+    /// A document with its tags, and the version in force.
+    async fn document(&self, name: &str)
+    -> Result<Option<(Document, DocumentVersion)>, StoreError>;
+
+    /// Documents in order of names, behind `after`, with their tags, each with the version in force.
+    async fn documents(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<(Document, DocumentVersion)>, StoreError>;
+
+    /// A version of a document.
+    async fn document_version(
+        &self,
+        name: &str,
+        key: DocumentVersionKey<'_>,
+    ) -> Result<Option<DocumentVersion>, StoreError>;
+
+    /// Versions of a document, newest first, older than `before`.
+    async fn document_versions(
+        &self,
+        name: &str,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<DocumentVersion>, StoreError>;
+
+    /// A service setting, unless it is the default.
+    async fn service_setting(&self, id: &str) -> Result<Option<ServiceSetting>, StoreError>;
 
     /// A node, deregistered ones too, with its tags.
     async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError>;

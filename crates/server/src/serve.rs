@@ -348,6 +348,8 @@ fn gateway_options(config: &Config) -> GatewayOptions {
     GatewayOptions {
         drain: config.limits.drain,
         end_sessions_on_stop: config.end_sessions_on_stop,
+        // What is held there has no name.
+        spool_directory: Some(config.data_dir.clone()),
         ..GatewayOptions::default()
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use sortie_evidence::{AuditRecord, Category, Resource};
 use sortie_ports::{
-    Activation, ActivationUse, Change, Commit, Conflict, Identity, IdentityKind, IdentityUse,
-    Installation, Node, NodeInfo, Session, SessionPatch, SessionState, StoreError, TaggedResource,
+    Activation, ActivationUse, Change, Commit, Conflict, Document, DocumentVersion, Identity,
+    IdentityKind, IdentityUse, Installation, Node, NodeInfo, ServiceSetting, Session, SessionPatch,
+    SessionState, StoreError, TaggedResource,
 };
 use sortie_types::{ActivationId, Arn, NodeId, SessionId, Tag, Timestamp};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, query, sqlite::SqliteArguments};
@@ -51,6 +52,9 @@ async fn apply_change(
 ) -> Result<(), StoreError> {
     match change {
         Change::DeleteActivation(id) => delete_activation(connection, *id).await,
+        Change::DeleteDocument { name, revision } => {
+            delete_document(connection, name, *revision).await
+        }
         Change::DeregisterNode(node_id) => {
             on_node(connection, query(sql::DEREGISTER_NODE), node_id, |q| q).await
         }
@@ -59,6 +63,11 @@ async fn apply_change(
             run_unique(connection, query(sql::INSERT_ADMINISTRATOR).bind(name)).await?;
             Ok(())
         }
+        Change::InsertDocument {
+            document,
+            version,
+            limit,
+        } => insert_document(connection, document, version, *limit).await,
         Change::InsertInstallation(constants) => insert_installation(connection, constants).await,
         Change::InsertNode(node) => insert_node(connection, node).await,
         Change::InsertSession(session) => insert_session(connection, session).await,
@@ -68,12 +77,17 @@ async fn apply_change(
             limit,
         } => prune(connection, *sessions_ended_before, *trail_before, *limit).await,
         Change::PutIdentity(identity) => put_identity(connection, identity).await,
+        Change::PutServiceSetting(setting) => put_service_setting(connection, setting).await,
         Change::PutTags {
             resource,
             tags,
             limit,
         } => put_tags(connection, resource, tags, *limit).await,
         Change::RemoveIdentity { kind, key } => remove_identity(connection, *kind, key).await,
+        Change::RemoveServiceSetting { id } => {
+            run(connection, query(sql::REMOVE_SERVICE_SETTING).bind(id)).await?;
+            Ok(())
+        }
         Change::RemoveTags { resource, keys } => remove_tags(connection, resource, keys).await,
         Change::RequireIdentities { revision } => require_identities(connection, *revision).await,
         Change::RequireNode {
@@ -117,6 +131,11 @@ async fn apply_change(
             touch(connection, nodes, sessions).await?;
             touch_identities(connection, identities).await
         }
+        Change::UpdateDocument {
+            document,
+            added,
+            removed,
+        } => update_document(connection, document, added.as_deref(), *removed).await,
         Change::UpdateSession {
             session_id,
             when,
@@ -313,6 +332,129 @@ async fn use_activation(
     Err(Conflict::Activation(refused).into())
 }
 
+async fn insert_document(
+    connection: &mut SqliteConnection,
+    document: &Document,
+    version: &DocumentVersion,
+    limit: usize,
+) -> Result<(), StoreError> {
+    let insert = query(sql::INSERT_DOCUMENT)
+        .bind(&document.name)
+        .bind(document.created.millis())
+        .bind(document.default_version)
+        .bind(document.latest_version)
+        .bind(document.next_version)
+        .bind(document.target_type.as_deref())
+        .bind(shared_with(document)?)
+        .bind(document.revision);
+    run_unique(connection, insert).await?;
+    insert_document_version(connection, version).await?;
+    let counted = query(sql::COUNT_DOCUMENTS)
+        .fetch_one(&mut *connection)
+        .await
+        .and_then(|row| row.try_get::<i64, _>(0))
+        .map_err(engine)?;
+    if usize::try_from(counted).is_ok_and(|count| count > limit) {
+        return Err(Conflict::TooManyDocuments.into());
+    }
+    let resource = TaggedResource::Document(document.name.clone());
+    write_tags(connection, &resource, &document.tags).await
+}
+
+fn shared_with(document: &Document) -> Result<String, StoreError> {
+    serde_json::to_string(&document.shared_with).map_err(|error| StoreError::Engine(error.into()))
+}
+
+async fn insert_document_version(
+    connection: &mut SqliteConnection,
+    version: &DocumentVersion,
+) -> Result<(), StoreError> {
+    let insert = query(sql::INSERT_DOCUMENT_VERSION)
+        .bind(&version.document)
+        .bind(version.number)
+        .bind(version.version_name.as_deref())
+        .bind(version.display_name.as_deref())
+        .bind(&version.format)
+        .bind(&version.content)
+        .bind(version.created.millis());
+    run_unique(connection, insert).await?;
+    Ok(())
+}
+
+async fn update_document(
+    connection: &mut SqliteConnection,
+    document: &Document,
+    added: Option<&DocumentVersion>,
+    removed: Option<i64>,
+) -> Result<(), StoreError> {
+    let update = query(sql::UPDATE_DOCUMENT)
+        .bind(&document.name)
+        .bind(document.revision)
+        .bind(document.default_version)
+        .bind(document.latest_version)
+        .bind(document.next_version)
+        .bind(document.target_type.as_deref())
+        .bind(shared_with(document)?);
+    if run(connection, update).await? == 0 {
+        return Err(document_changed(connection, &document.name).await?.into());
+    }
+    if let Some(version) = added {
+        insert_document_version(connection, version).await?;
+    }
+    if let Some(number) = removed {
+        let delete = query(sql::DELETE_DOCUMENT_VERSION)
+            .bind(&document.name)
+            .bind(number);
+        run(connection, delete).await?;
+    }
+    Ok(())
+}
+
+async fn delete_document(
+    connection: &mut SqliteConnection,
+    name: &str,
+    revision: i64,
+) -> Result<(), StoreError> {
+    let delete = query(sql::DELETE_DOCUMENT_VERSIONS).bind(name);
+    run(connection, delete).await?;
+    let delete = query(sql::DELETE_DOCUMENT).bind(name).bind(revision);
+    if run(connection, delete).await? == 0 {
+        return Err(document_changed(connection, name).await?.into());
+    }
+    let (kind, resource_id) = tag_owner(&TaggedResource::Document(name.to_owned()));
+    let delete = query(sql::REMOVE_ALL_TAGS).bind(kind).bind(resource_id);
+    run(connection, delete).await?;
+    Ok(())
+}
+
+/// Why a document is not the one that was read.
+async fn document_changed(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> Result<Conflict, StoreError> {
+    let found = query(sql::DOCUMENT_EXISTS)
+        .bind(name)
+        .fetch_optional(connection)
+        .await;
+    Ok(match found.map_err(engine)? {
+        Some(_) => Conflict::DocumentRevision,
+        None => Conflict::NoDocument,
+    })
+}
+
+async fn put_service_setting(
+    connection: &mut SqliteConnection,
+    setting: &ServiceSetting,
+) -> Result<(), StoreError> {
+    let put = query(sql::PUT_SERVICE_SETTING)
+        .bind(&setting.id)
+        .bind(&setting.value)
+        .bind(setting.modified.millis())
+        .bind(&setting.modified_by);
+    run(connection, put).await?;
+    Ok(())
+}
+
 async fn insert_node(connection: &mut SqliteConnection, node: &Node) -> Result<(), StoreError> {
     let insert = query(sql::INSERT_NODE)
         .bind(node.id.as_str())
@@ -373,6 +515,7 @@ async fn set_node_key(
 pub(crate) fn tag_owner(resource: &TaggedResource) -> (&'static str, String) {
     match resource {
         TaggedResource::Activation(id) => ("activation", id.to_string()),
+        TaggedResource::Document(name) => ("document", name.clone()),
         TaggedResource::Node(id) => ("node", id.as_str().to_owned()),
     }
 }
@@ -385,6 +528,7 @@ async fn put_tags(
 ) -> Result<(), StoreError> {
     let (exists, missing) = match resource {
         TaggedResource::Activation(_) => (sql::ACTIVATION_EXISTS, Conflict::NoActivation),
+        TaggedResource::Document(_) => (sql::DOCUMENT_EXISTS, Conflict::NoDocument),
         TaggedResource::Node(_) => (sql::ACTIVE_NODE_EXISTS, Conflict::NoNode),
     };
     let (kind, resource_id) = tag_owner(resource);

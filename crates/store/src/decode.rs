@@ -5,8 +5,8 @@ use std::{fmt::Display, str::FromStr};
 
 use serde_json::Value;
 use sortie_ports::{
-    Activation, Identity, IdentityUse, Installation, Node, NodeInfo, NodeState, Session,
-    SessionState, StoreError, TrailEntry,
+    Activation, Document, DocumentVersion, Identity, IdentityUse, Installation, Node, NodeInfo,
+    NodeState, ServiceSetting, Session, SessionState, StoreError, TrailEntry,
 };
 use sortie_types::Timestamp;
 use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
@@ -100,6 +100,62 @@ pub(crate) fn activation(row: &SqliteRow) -> Result<Activation, StoreError> {
         expires: columns.time("expires")?,
         created: columns.time("created")?,
         tags: Vec::new(),
+    })
+}
+
+/// A document, still without its tags.
+fn document(row: &SqliteRow) -> Result<Document, StoreError> {
+    let columns = Columns {
+        table: "documents",
+        row,
+    };
+    let shared_with: &str = columns.get("shared_with")?;
+    Ok(Document {
+        name: columns.get("name")?,
+        created: columns.time("created")?,
+        default_version: columns.get("default_version")?,
+        latest_version: columns.get("latest_version")?,
+        next_version: columns.get("next_version")?,
+        target_type: columns.get("target_type")?,
+        shared_with: serde_json::from_str(shared_with).map_err(|error| columns.corrupt(error))?,
+        revision: columns.get("revision")?,
+        tags: Vec::new(),
+    })
+}
+
+pub(crate) fn document_version(row: &SqliteRow) -> Result<DocumentVersion, StoreError> {
+    let columns = Columns {
+        table: "document_versions",
+        row,
+    };
+    Ok(DocumentVersion {
+        document: columns.get("document")?,
+        number: columns.get("number")?,
+        version_name: columns.get("version_name")?,
+        display_name: columns.get("display_name")?,
+        format: columns.get("format")?,
+        content: columns.get("content")?,
+        created: columns.time("version_created")?,
+    })
+}
+
+/// A document, still without its tags, and its version in force.
+pub(crate) fn document_with_version(
+    row: &SqliteRow,
+) -> Result<(Document, DocumentVersion), StoreError> {
+    Ok((document(row)?, document_version(row)?))
+}
+
+pub(crate) fn service_setting(row: &SqliteRow) -> Result<ServiceSetting, StoreError> {
+    let columns = Columns {
+        table: "service_settings",
+        row,
+    };
+    Ok(ServiceSetting {
+        id: columns.get("id")?,
+        value: columns.get("value")?,
+        modified: columns.time("modified")?,
+        modified_by: columns.get("modified_by")?,
     })
 }
 

@@ -24,6 +24,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "identities",
         text: include_str!("../migrations/sqlite/0002_identities.sql"),
     },
+    Migration {
+        version: 3,
+        name: "documents",
+        text: include_str!("../migrations/sqlite/0003_documents.sql"),
+    },
 ];
 
 const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (\

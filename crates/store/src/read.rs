@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use sortie_ports::{
-    Activation, Identities, Identity, Node, Session, SessionQuery, StoreError, TaggedResource,
-    TrailAttribute, TrailEntry, TrailQuery,
+    Activation, Document, DocumentVersion, Identities, Identity, Node, Session, SessionQuery,
+    StoreError, TaggedResource, TrailAttribute, TrailEntry, TrailQuery,
 };
 use sortie_types::{ActivationId, NodeId, Tag, Timestamp};
 use sqlx::{
@@ -98,6 +98,51 @@ pub(crate) async fn activations(
         activation.tags = own.unwrap_or_default();
     }
     Ok(activations)
+}
+
+pub(crate) async fn document(
+    connection: &mut SqliteConnection,
+    name: &str,
+) -> Result<Option<(Document, DocumentVersion)>, StoreError> {
+    let select = query(sql::DOCUMENT).bind(name);
+    let found = one(connection, select, decode::document_with_version).await?;
+    let Some((mut document, version)) = found else {
+        return Ok(None);
+    };
+    let resource = TaggedResource::Document(name.to_owned());
+    document.tags = tags_of(connection, &resource).await?;
+    Ok(Some((document, version)))
+}
+
+pub(crate) async fn documents(
+    connection: &mut SqliteConnection,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(Document, DocumentVersion)>, StoreError> {
+    let page = |text: &'static str| {
+        let statement = query(text).bind(after.unwrap_or_default());
+        statement.bind(bounded(limit))
+    };
+    let select = page(sql::DOCUMENTS);
+    let mut documents = all(connection, select, decode::document_with_version).await?;
+    let mut tags = tags(connection, page(sql::TAGS_OF_DOCUMENTS)).await?;
+    for (document, _) in &mut documents {
+        document.tags = tags.remove(&document.name).unwrap_or_default();
+    }
+    Ok(documents)
+}
+
+pub(crate) async fn document_versions(
+    connection: &mut SqliteConnection,
+    name: &str,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<DocumentVersion>, StoreError> {
+    let select = query(sql::DOCUMENT_VERSIONS)
+        .bind(name)
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(bounded(limit));
+    all(connection, select, decode::document_version).await
 }
 
 pub(crate) async fn node(

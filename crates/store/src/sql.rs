@@ -50,6 +50,40 @@ macro_rules! session_columns {
     };
 }
 
+macro_rules! document_columns {
+    () => {
+        "name, created, default_version, latest_version, next_version, target_type, shared_with, \
+         revision"
+    };
+}
+
+macro_rules! document_version_columns {
+    () => {
+        "document, number, version_name, display_name, format, content, created"
+    };
+}
+
+/// Documents, each with its version in force; the conditions follow.
+macro_rules! documents_with_version {
+    ($columns:expr) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM documents d JOIN document_versions v \
+             ON v.document = d.name AND v.number = d.default_version"
+        )
+    };
+}
+
+/// What [`documents_with_version`] selects: the columns of the version begin with `version_`.
+macro_rules! joined_document_columns {
+    () => {
+        "d.name, d.created, d.default_version, d.latest_version, d.next_version, d.target_type, \
+         d.shared_with, d.revision, v.document, v.number, v.version_name, v.display_name, \
+         v.format, v.content, v.created AS version_created"
+    };
+}
+
 /// One page of activations, newest first.
 macro_rules! activations_page {
     ($columns:expr) => {
@@ -122,6 +156,53 @@ statements! {
         activations_page!("id"),
         ") page ON page.id = t.resource_id WHERE t.kind = 'activation' ORDER BY t.resource_id, t.key"
     );
+
+    INSERT_DOCUMENT = concat!(
+        "INSERT INTO documents (account_id, region, ", document_columns!(), ") VALUES (",
+        account_and_region!(), ", $1, $2, $3, $4, $5, $6, $7, $8)"
+    );
+    COUNT_DOCUMENTS = "SELECT COUNT(*) FROM documents";
+    UPDATE_DOCUMENT = "UPDATE documents SET default_version = $3, latest_version = $4, \
+        next_version = $5, target_type = $6, shared_with = $7, revision = revision + 1 \
+        WHERE name = $1 AND revision = $2";
+    DELETE_DOCUMENT = "DELETE FROM documents WHERE name = $1 AND revision = $2";
+    DOCUMENT_EXISTS = "SELECT 1 FROM documents WHERE name = $1";
+    INSERT_DOCUMENT_VERSION = concat!(
+        "INSERT INTO document_versions (", document_version_columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7)"
+    );
+    DELETE_DOCUMENT_VERSION = "DELETE FROM document_versions WHERE document = $1 AND number = $2";
+    DELETE_DOCUMENT_VERSIONS = "DELETE FROM document_versions WHERE document = $1";
+    DOCUMENT = concat!(
+        documents_with_version!(joined_document_columns!()), " WHERE d.name = $1"
+    );
+    DOCUMENTS = concat!(
+        documents_with_version!(joined_document_columns!()),
+        " WHERE d.name > $1 ORDER BY d.name LIMIT $2"
+    );
+    TAGS_OF_DOCUMENTS = "SELECT t.resource_id, t.key, t.value FROM tags t JOIN (\
+        SELECT name FROM documents WHERE name > $1 ORDER BY name LIMIT $2\
+        ) page ON page.name = t.resource_id WHERE t.kind = 'document' ORDER BY t.resource_id, t.key";
+    DOCUMENT_VERSION = concat!(
+        "SELECT ", document_version_columns!(), ", created AS version_created \
+        FROM document_versions WHERE document = $1 AND number = $2"
+    );
+    DOCUMENT_VERSION_NAMED = concat!(
+        "SELECT ", document_version_columns!(), ", created AS version_created \
+        FROM document_versions WHERE document = $1 AND version_name = $2"
+    );
+    DOCUMENT_VERSIONS = concat!(
+        "SELECT ", document_version_columns!(), ", created AS version_created \
+        FROM document_versions WHERE document = $1 AND number < $2 ORDER BY number DESC LIMIT $3"
+    );
+
+    PUT_SERVICE_SETTING = concat!(
+        "INSERT INTO service_settings (account_id, region, id, value, modified, modified_by) \
+        VALUES (", account_and_region!(), ", $1, $2, $3, $4) ON CONFLICT (id) DO UPDATE SET \
+        value = excluded.value, modified = excluded.modified, modified_by = excluded.modified_by"
+    );
+    REMOVE_SERVICE_SETTING = "DELETE FROM service_settings WHERE id = $1";
+    SERVICE_SETTING = "SELECT id, value, modified, modified_by FROM service_settings WHERE id = $1";
 
     INSERT_NODE = concat!(
         "INSERT INTO nodes (account_id, region, ", node_columns!(), ") VALUES (",
@@ -280,6 +361,8 @@ mod tests {
             (PRUNE_SESSIONS.to_owned(), "sessions_by_end"),
             (ACTIVATIONS.to_owned(), "activations_by_age"),
             (NODES.to_owned(), "nodes"),
+            (DOCUMENTS.to_owned(), "documents"),
+            (DOCUMENT_VERSIONS.to_owned(), "document_versions"),
         ];
         for (statement, index) in cases {
             let plan = plan(&mut connection, statement.clone()).await;

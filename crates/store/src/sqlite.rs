@@ -4,8 +4,9 @@ use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
 use sortie_ports::{
-    Activation, Commit, Identities, IdentityKind, IdentityUse, Installation, Node, Session,
-    SessionQuery, State, StoreError, TrailEntry, TrailQuery,
+    Activation, Commit, Document, DocumentVersion, DocumentVersionKey, Identities, IdentityKind,
+    IdentityUse, Installation, Node, ServiceSetting, Session, SessionQuery, State, StoreError,
+    TrailEntry, TrailQuery,
 };
 use sortie_types::{ActivationId, NodeId, SessionId, Timestamp};
 use sqlx::{
@@ -200,6 +201,56 @@ impl State for SqliteState {
     ) -> Result<Vec<Activation>, StoreError> {
         let mut snapshot = self.snapshot().await?;
         read::activations(&mut snapshot, after, limit).await
+    }
+
+    async fn document(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Document, DocumentVersion)>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::document(&mut snapshot, name).await
+    }
+
+    async fn documents(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<(Document, DocumentVersion)>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        read::documents(&mut snapshot, after.as_deref(), limit).await
+    }
+
+    async fn document_version(
+        &self,
+        name: &str,
+        key: DocumentVersionKey<'_>,
+    ) -> Result<Option<DocumentVersion>, StoreError> {
+        let mut reader = self.reader().await?;
+        let select = match key {
+            DocumentVersionKey::Number(number) => {
+                query(sql::DOCUMENT_VERSION).bind(name).bind(number)
+            }
+            DocumentVersionKey::Named(version_name) => query(sql::DOCUMENT_VERSION_NAMED)
+                .bind(name)
+                .bind(version_name),
+        };
+        read::one(&mut reader, select, decode::document_version).await
+    }
+
+    async fn document_versions(
+        &self,
+        name: &str,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<DocumentVersion>, StoreError> {
+        let mut reader = self.reader().await?;
+        read::document_versions(&mut reader, name, before, limit).await
+    }
+
+    async fn service_setting(&self, id: &str) -> Result<Option<ServiceSetting>, StoreError> {
+        let mut reader = self.reader().await?;
+        let select = query(sql::SERVICE_SETTING).bind(id);
+        read::one(&mut reader, select, decode::service_setting).await
     }
 
     async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {

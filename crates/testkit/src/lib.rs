@@ -16,7 +16,8 @@ pub use authenticator::Authenticator;
 pub use installation::{Agent, Installation, Server, program};
 pub use machine::{Machine, Setup, can_make_machines};
 pub use peers::{
-    Peer, announce, aws, node_modules, official_agent, official_plugin, pyssm_python, python, skip,
+    Peer, announce, ansible_playbook, aws, node_modules, official_agent, official_plugin,
+    pyssm_python, python, skip,
 };
 pub use proxy::Proxy;
 pub use talk::{Manner, Talk};

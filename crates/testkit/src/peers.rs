@@ -42,6 +42,12 @@ pub fn python() -> Option<Peer> {
     named("SORTIE_PYTHON")
 }
 
+/// Ansible, as its `ansible-playbook`.
+#[must_use]
+pub fn ansible_playbook() -> Option<Peer> {
+    named("SORTIE_ANSIBLE").or_else(|| on_path("ansible-playbook"))
+}
+
 /// A Python that has `pyssm-client`. It needs 3.12, which not every machine has: its absence is
 /// announced but never an error.
 #[must_use]

@@ -36,6 +36,13 @@ SESSION = "nobody-0123456789abcdef0"
 TAGGED = {"ResourceType": "ManagedInstance", "ResourceId": NODE}
 UUID = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
 PUBLIC_KEY = "A" * 392
+NAMED = {"Name": "nothing"}
+DOCUMENT = NAMED | {
+    "Content": json.dumps(
+        {"schemaVersion": "1.0", "sessionType": "Standard_Stream", "inputs": {}}
+    )
+}
+SETTING = {"SettingId": "/ssm/managed-instance/activation-tier"}
 
 # Input of a call, and what the administrator's call answers: None for success, else the code. Node
 # operations refuse a user.
@@ -59,6 +66,19 @@ CASES = {
     "ssm.AddTagsToResource": (TAGGED | {"Tags": [{"Key": "a", "Value": "b"}]}, "InvalidResourceId"),
     "ssm.RemoveTagsFromResource": (TAGGED | {"TagKeys": ["a"]}, "InvalidResourceId"),
     "ssm.ListTagsForResource": (TAGGED, "InvalidResourceId"),
+    "ssm.CreateDocument": (DOCUMENT | {"Name": "made", "DocumentType": "Session"}, None),
+    "ssm.UpdateDocument": (DOCUMENT, "InvalidDocument"),
+    "ssm.UpdateDocumentDefaultVersion": (NAMED | {"DocumentVersion": "1"}, "InvalidDocument"),
+    "ssm.DeleteDocument": (NAMED, "InvalidDocument"),
+    "ssm.GetDocument": (NAMED, "InvalidDocument"),
+    "ssm.DescribeDocument": (NAMED, "InvalidDocument"),
+    "ssm.ListDocuments": ({}, None),
+    "ssm.ListDocumentVersions": (NAMED, "InvalidDocument"),
+    "ssm.DescribeDocumentPermission": (NAMED | {"PermissionType": "Share"}, "InvalidDocument"),
+    "ssm.ModifyDocumentPermission": (NAMED | {"PermissionType": "Share"}, "InvalidDocument"),
+    "ssm.GetServiceSetting": (SETTING, None),
+    "ssm.UpdateServiceSetting": (SETTING | {"SettingValue": "advanced"}, None),
+    "ssm.ResetServiceSetting": (SETTING, None),
     "sts.GetCallerIdentity": ({}, None),
     "cloudtrail.LookupEvents": ({}, None),
     "ssm.RegisterManagedInstance": (

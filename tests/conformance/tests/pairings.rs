@@ -7,7 +7,7 @@ mod pairing;
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use pairing::{Client, Node, Pairing, Shell, report, station};
+use pairing::{Client, Node, Pairing, Shell, commands, report, station};
 use sortie_testkit::{Proxy, Talk, wait_for};
 
 /// How long an outage is: within what an official end survives.
@@ -58,7 +58,7 @@ fn the_official_agent_needs_but_a_service_domain() -> Result<()> {
 type Case = fn(&mut Pairing) -> Result<()>;
 
 /// In this order: the last ones leave nothing to go on with.
-const CASES: [(&str, Case); 13] = [
+const CASES: [(&str, Case); 16] = [
     ("shell", shell),
     ("resize", resize),
     ("Ctrl-C", interrupt),
@@ -68,6 +68,9 @@ const CASES: [(&str, Case); 13] = [
     ("resume, client cut for 1.5 s", client_cut),
     ("resume, node cut for 1.5 s", node_cut),
     ("resume, both cut for 1.5 s", both_cut),
+    ("command", commands::separated),
+    ("command, client cut for 1.5 s", commands::client_cut),
+    ("command on a terminal", commands::on_a_terminal),
     ("server killed and restarted", server_restarted),
     ("40 cuts, 3 server kills, agent restart", whole_story),
     ("idle end", idle),

@@ -26,7 +26,7 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     process::{
-        DumpableBehavior, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open,
+        DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open,
         pidfd_send_signal,
     },
     pty::OpenptFlags,
@@ -58,6 +58,13 @@ const EXIT_POLL: Duration = Duration::from_millis(500);
 pub(crate) fn limit_unconfirmed(connection: impl AsFd, limit: Duration) -> io::Result<()> {
     let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(connection, milliseconds)?;
+    Ok(())
+}
+
+/// Has a connection be reset when it is closed, instead of ended: what was not delivered is dropped, and
+/// the other side sees that something is missing.
+pub(crate) fn reset_on_close(connection: impl AsFd) -> io::Result<()> {
+    rustix::net::sockopt::set_socket_linger(connection, Some(Duration::ZERO))?;
     Ok(())
 }
 
@@ -106,6 +113,19 @@ fn close_inherited_on_exec() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has as many files open from now on as the system lets this process have. Not for one that starts
+/// programs: some misbehave with more than usual.
+pub(crate) fn allow_many_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "cannot have more files open");
+    }
 }
 
 /// Gives up every right but `account`'s, for good. Only for a process of one thread: the kernel

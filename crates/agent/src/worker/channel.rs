@@ -51,7 +51,7 @@ pub(crate) enum ChannelEvent {
     Input(Delivery),
     /// What both ends can do, known at the start and after each reconnect.
     Features,
-    /// There is room to send again.
+    /// There is room to send again, or everything that was sent has arrived.
     Room,
     /// The server says that the session is over.
     Closed,
@@ -82,6 +82,7 @@ pub(crate) struct DataChannel {
     had_room: bool,
     /// What counts as room.
     least_room: usize,
+    was_drained: bool,
     announced: bool,
     features: Vec<String>,
 }
@@ -109,6 +110,7 @@ impl DataChannel {
             events: VecDeque::new(),
             had_room: false,
             least_room: 1,
+            was_drained: true,
             announced: false,
             features: Vec::new(),
         }
@@ -208,8 +210,10 @@ impl DataChannel {
             if takes_input && let Some(delivery) = self.link.next_delivery() {
                 return ChannelEvent::Input(delivery);
             }
-            let has_room = self.has_room();
-            if has_room != std::mem::replace(&mut self.had_room, has_room) && has_room {
+            let (has_room, is_drained) = (self.has_room(), self.link.drained());
+            let had_room = std::mem::replace(&mut self.had_room, has_room);
+            let was_drained = std::mem::replace(&mut self.was_drained, is_drained);
+            if has_room && !had_room || is_drained && !was_drained {
                 return ChannelEvent::Room;
             }
             if self.is_cut_off() {

@@ -128,10 +128,7 @@ async fn relay(
     };
     let ended = running.relay().await;
     if ended.is_err() {
-        running.process.terminate();
-        // Who writes learns at once that nobody reads.
-        running.close();
-        leaving::until_gone(&mut running.process, running.exited.is_some(), || {}).await;
+        running.leave().await;
     }
     ended
 }
@@ -279,9 +276,19 @@ impl Running<'_> {
         exited.at.elapsed() >= LINGER || exited.heard.elapsed() >= SILENCE
     }
 
-    fn close(&mut self) {
+    /// Ends everybody, with a grace for those who tidy up.
+    async fn leave(&mut self) {
+        self.process.terminate();
         self.input.close();
-        self.output.close();
-        self.error.close();
+        let (output, error, buffer) = (&mut self.output, &mut self.error, &mut self.buffer);
+        leaving::until_gone(&mut self.process, self.exited.is_some(), || {
+            // Last words into a closed pipe would end a program before it has tidied up.
+            for _ in 0..leaving::READS {
+                if output.read(buffer).is_empty() && error.read(buffer).is_empty() {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 }

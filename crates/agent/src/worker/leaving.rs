@@ -10,6 +10,8 @@ use crate::os::SessionProcess;
 pub(super) const TICK: Duration = Duration::from_millis(10);
 /// How long processes may take to end after being told.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
+/// How often last output may be read between two such looks: a flood must not put off the end.
+pub(super) const READS: usize = 64;
 
 /// Waits for the end of the processes of a session that have been told to end, and kills those that take
 /// too long to tidy up. Calls `meanwhile` again and again.

@@ -14,6 +14,7 @@ mod channel;
 mod command;
 mod leaving;
 mod outside;
+mod port;
 mod program;
 mod requests;
 mod session;
@@ -34,10 +35,13 @@ use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 use zeroize::Zeroizing;
 
-pub(crate) use self::requests::{Request, ask};
 use self::{
     channel::{ChannelOptions, DataChannel},
     session::SessionOptions,
+};
+pub(crate) use self::{
+    port::{PortPlan, PortRefusal},
+    requests::{Request, ask},
 };
 use crate::{
     data_dir::SessionDir,

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::os::{EndSignals, ExitCode};
 
-/// How often it is looked whether the last output has arrived.
-const FLUSH_TICK: Duration = Duration::from_millis(10);
+/// How often it is looked whether the last output is to be given up.
+const FLUSH_TICK: Duration = Duration::from_millis(100);
 /// How long an official client may acknowledge nothing before its last output is given up.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
@@ -187,6 +187,27 @@ impl Outside {
                 event = self.event(true) => drop(event?),
                 () = tokio::time::sleep(FLUSH_TICK) => {}
             }
+        }
+    }
+
+    /// Waits until everything that was sent has arrived.
+    pub(super) async fn drain(&mut self) -> Result<(), End> {
+        self.is_running = false;
+        let begun = Instant::now();
+        while !self.channel.is_drained() && !self.is_given_up(begun) {
+            tokio::select! {
+                event = self.event(true) => drop(event?),
+                () = tokio::time::sleep(FLUSH_TICK) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message of the client, if one is there.
+    pub(super) fn next_input(&mut self) -> Result<Option<Delivery>, End> {
+        match self.channel.next_input() {
+            Some(delivery) if is_terminate_flag(&delivery) => Err(End::Cancelled),
+            other => Ok(other),
         }
     }
 

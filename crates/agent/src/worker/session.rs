@@ -1,5 +1,5 @@
 //! A session from its first websocket to its result, whatever it does: picks the work, says goodbye and
-//! makes the result. The work itself is in `terminal` and `command`.
+//! makes the result. The work itself is in `terminal`, `command` and `port`.
 
 use std::{io, time::Duration};
 
@@ -9,6 +9,7 @@ use super::{
     channel::DataChannel,
     command,
     outside::{End, Outside},
+    port,
     requests::Asked,
     terminal,
 };
@@ -77,5 +78,6 @@ async fn conduct(options: &SessionOptions, outside: &mut Outside) -> Result<End,
             terminal::commands(&options.account, commands, outside).await
         }
         Work::NonInteractive(command) => command::run(&options.account, command, outside).await,
+        Work::Port(plan) => Ok(port::run(plan, outside).await?),
     }
 }

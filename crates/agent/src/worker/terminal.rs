@@ -84,7 +84,11 @@ async fn run(program: &Program, mut typed: Vec<u8>, outside: &mut Outside) -> Re
     let (terminal, buffer) = (&running.terminal, &mut running.buffer);
     leaving::until_gone(&mut running.process, running.exited.is_some(), || {
         // A program that cannot write does not end.
-        while terminal.read_now(buffer).is_some() {}
+        for _ in 0..leaving::READS {
+            if terminal.read_now(buffer).is_none() {
+                return;
+            }
+        }
     })
     .await;
     let exit_code = ended?;

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
+pub(crate) mod peer;
 pub(crate) mod server;
 pub(crate) mod shell;
 
@@ -123,4 +124,10 @@ impl Drop for Node {
 pub(crate) fn shell_document(inputs: Value) -> Value {
     json!({"schemaVersion": "1.0", "sessionType": "Standard_Stream", "inputs": inputs,
            "parameters": {}, "properties": null})
+}
+
+/// A document that runs `commands`.
+pub(crate) fn command_document(session_type: &str, commands: &str) -> Value {
+    json!({"schemaVersion": "1.0", "sessionType": session_type, "inputs": {},
+           "parameters": {}, "properties": {"linux": {"commands": commands}}})
 }

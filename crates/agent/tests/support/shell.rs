@@ -9,8 +9,9 @@ use sortie_channel::{
     body::{Body, Features, Size},
     features,
     frame::{Frame, PayloadType},
-    link::{Link, Options, Received, Role},
-    service,
+    handshake::{ClientHandshake, ClientStep},
+    link::{Delivery, Link, Options, Received, Role},
+    service, stdin,
 };
 use sortie_types::{Now, Secret};
 use tokio::time::{Instant, timeout};
@@ -29,8 +30,20 @@ pub(crate) struct Shell<'a> {
     socket: Option<Socket>,
     begun: Instant,
     tickets: u32,
-    /// Everything that came from the terminal.
+    handshake: ClientHandshake,
+    /// Answers no handshake.
+    pub(crate) is_mute: bool,
+    /// The handshake is over.
+    pub(crate) is_ready: bool,
+    /// What is printed at its end.
+    pub(crate) customer_message: String,
+    /// Everything that came from the terminal or the standard output.
     pub(crate) output: Vec<u8>,
+    /// Everything that came from the error output.
+    pub(crate) errors: Vec<u8>,
+    /// Bytes of standard input that were sent, and that the node said were taken.
+    pub(crate) sent: u64,
+    pub(crate) taken: u64,
     /// What came as payload type 12.
     pub(crate) exit_code: Option<String>,
     /// What the node told the gateway of the session.
@@ -60,7 +73,14 @@ impl<'a> Shell<'a> {
             socket: None,
             begun: Instant::now(),
             tickets: 0,
+            handshake: ClientHandshake::new(),
+            is_mute: false,
+            is_ready: false,
+            customer_message: String::new(),
             output: Vec::new(),
+            errors: Vec::new(),
+            sent: 0,
+            taken: 0,
             exit_code: None,
             states: Vec::new(),
             frames: 0,
@@ -117,10 +137,42 @@ impl<'a> Shell<'a> {
     }
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.send(PayloadType::OUTPUT, bytes);
+    }
+
+    /// Sends what is no keystroke.
+    pub(crate) fn send(&mut self, payload_type: PayloadType, bytes: &[u8]) {
         let now = self.now();
         self.link
-            .send(PayloadType::OUTPUT, Bytes::copy_from_slice(bytes), now)
+            .send(payload_type, Bytes::copy_from_slice(bytes), now)
             .unwrap();
+    }
+
+    /// Sends as much of a standard input as fits now, and says how much that was.
+    pub(crate) fn pipe(&mut self, bytes: &[u8]) -> usize {
+        let ahead = usize::try_from(self.sent - self.taken).unwrap();
+        let room = self
+            .link
+            .writable()
+            .min(stdin::WINDOW - ahead)
+            .min(64 * 1024);
+        let now = &bytes[..room.min(bytes.len())];
+        if !now.is_empty() {
+            self.send_bytes(now);
+            self.sent += now.len() as u64;
+        }
+        now.len()
+    }
+
+    /// Bytes that the link takes now.
+    pub(crate) fn writable(&self) -> usize {
+        self.link.writable()
+    }
+
+    /// Runs the link until the handshake is over.
+    pub(crate) async fn until_ready(&mut self) {
+        self.until_that("the handshake", |shell| shell.is_ready)
+            .await;
     }
 
     pub(crate) fn type_line(&mut self, line: &str) {
@@ -186,7 +238,8 @@ impl<'a> Shell<'a> {
         }
     }
 
-    async fn step(&mut self) {
+    /// Runs the link for a moment.
+    pub(crate) async fn step(&mut self) {
         let now = self.now();
         let Some(socket) = self.socket.as_mut() else {
             return self.accept().await;
@@ -213,16 +266,33 @@ impl<'a> Shell<'a> {
             self.states.push(state.session_state);
         }
         while let Some(delivery) = self.link.next_delivery() {
-            match delivery.payload_type {
-                PayloadType::OUTPUT => {
-                    self.frames += 1;
-                    self.output.extend_from_slice(&delivery.payload);
-                }
-                PayloadType::EXIT_CODE => {
-                    self.exit_code = Some(String::from_utf8_lossy(&delivery.payload).into_owned());
-                }
-                other => panic!("not expected: {other:?}"),
+            self.take(delivery);
+        }
+    }
+
+    fn take(&mut self, delivery: Delivery) {
+        match delivery.payload_type {
+            PayloadType::OUTPUT => {
+                self.frames += 1;
+                self.output.extend_from_slice(&delivery.payload);
             }
+            PayloadType::STDERR => self.errors.extend_from_slice(&delivery.payload),
+            PayloadType::EXIT_CODE => {
+                self.exit_code = Some(String::from_utf8_lossy(&delivery.payload).into_owned());
+            }
+            PayloadType::STDIN_TAKEN => self.taken = stdin::parse_taken(&delivery.payload).unwrap(),
+            PayloadType::HANDSHAKE_REQUEST if self.is_mute => {}
+            PayloadType::HANDSHAKE_REQUEST | PayloadType::HANDSHAKE_COMPLETE => {
+                match self.handshake.receive(&delivery).unwrap() {
+                    ClientStep::Send(answer) => self.send(answer.payload_type, &answer.payload),
+                    ClientStep::Complete(session) => {
+                        self.is_ready = true;
+                        self.customer_message = session.customer_message;
+                    }
+                    other => panic!("not expected: {other:?}"),
+                }
+            }
+            other => panic!("not expected: {other:?}"),
         }
     }
 }

@@ -33,6 +33,13 @@ use crate::{
     service::{self, Stamp},
 };
 
+/// How long a cumulative acknowledgement waits for something to go with. Alone it would be a message of
+/// its own on both legs, in front of the echo of a key or of its way to the screen.
+const ACK_DELAY: Duration = Duration::from_millis(2);
+
+/// With more bytes received than this, the acknowledgement waits for nothing.
+const ACK_BYTES: usize = 64 << 10;
+
 /// What a held message counts on top of its payload, so that many small ones are bounded too.
 const OVERHEAD: usize = 256;
 
@@ -210,6 +217,41 @@ struct Acks {
     up_to_expected: Option<Uuid>,
     /// Whether that one also says that there is room again.
     room_again: bool,
+    /// When that one goes at the latest; at once when there is none.
+    due: Option<Duration>,
+    /// Bytes that it speaks for.
+    bytes: usize,
+}
+
+impl Acks {
+    /// Notes that the peer is to hear of a message, which may wait until `due`.
+    fn later(&mut self, message_id: Uuid, bytes: usize, due: Duration) {
+        let is_first = self.up_to_expected.is_none();
+        self.bytes = self.bytes.saturating_add(bytes);
+        if is_first {
+            self.due = Some(due);
+        }
+        if self.bytes >= ACK_BYTES {
+            self.due = None;
+        }
+        self.up_to_expected = Some(message_id);
+    }
+
+    /// Notes that the peer is to hear of a message at once.
+    fn now(&mut self, message_id: Uuid) {
+        self.due = None;
+        self.up_to_expected = Some(message_id);
+    }
+
+    /// The message that the cumulative one names, if it goes now.
+    fn take(&mut self, now: Duration, has_company: bool) -> Option<Uuid> {
+        if !has_company && self.due.is_some_and(|due| due > now) {
+            return None;
+        }
+        self.bytes = 0;
+        self.due = None;
+        self.up_to_expected.take()
+    }
 }
 
 impl Link {
@@ -295,7 +337,7 @@ impl Link {
     fn dispatch(&mut self, frame: &Frame, now: Now) -> Received {
         match frame.message_type() {
             MessageType::InputStreamData | MessageType::OutputStreamData => {
-                self.receive_stream(frame)
+                self.receive_stream(frame, now)
             }
             MessageType::Acknowledge => self.receive_acknowledge(frame, now),
             MessageType::ChannelClosed => {
@@ -324,7 +366,7 @@ impl Link {
         }
     }
 
-    fn receive_stream(&mut self, frame: &Frame) -> Received {
+    fn receive_stream(&mut self, frame: &Frame, now: Now) -> Received {
         if *frame.message_type() != self.role.receives() {
             return Received::Ignored(Ignored::WrongDirection);
         }
@@ -344,8 +386,16 @@ impl Link {
             payload: frame.payload(),
         };
         let owed = self.owes_acks().then(|| frame.message_id());
+        // What is neither typed nor shown is mostly what somebody waits for, such as the last message.
+        let may_wait = self.cumulative_ack && delivery.payload_type == PayloadType::OUTPUT;
+        let length = delivery.payload.len();
         match self.receiver.take(number, delivery, owed) {
             Taken::InOrder if owed.is_some() => Received::Stream,
+            Taken::InOrder if may_wait => {
+                let due = now.monotonic + ACK_DELAY;
+                self.acks.later(frame.message_id(), length, due);
+                Received::Stream
+            }
             Taken::InOrder | Taken::Early => {
                 self.queue_ack(number, frame.message_id());
                 Received::Stream
@@ -355,7 +405,10 @@ impl Link {
                 self.queue_ack(number, frame.message_id());
                 Received::Ignored(Ignored::Duplicate)
             }
-            Taken::NoRoom => Received::Ignored(Ignored::NoRoom),
+            Taken::NoRoom => {
+                self.acks.due = None;
+                Received::Ignored(Ignored::NoRoom)
+            }
             Taken::Absurd => Received::Ignored(Ignored::AbsurdNumber),
         }
     }
@@ -370,8 +423,10 @@ impl Link {
 
     fn queue_ack(&mut self, number: i64, message_id: Uuid) {
         if self.cumulative_ack && number < self.receiver.expected() {
-            self.acks.up_to_expected = Some(message_id);
+            self.acks.now(message_id);
         } else if self.acks.each.len() < MAX_PENDING_ACKS {
+            // Something is missing: the peer is to know where this end stands.
+            self.acks.due = None;
             self.acks.each.push_back((number, message_id));
         }
     }
@@ -405,7 +460,7 @@ impl Link {
             self.queue_ack(number, message_id);
         }
         if self.cumulative_ack && self.receiver.has_room_again() {
-            self.acks.up_to_expected = Some(self.random.uuid());
+            self.acks.now(self.random.uuid());
             self.acks.room_again = true;
         }
         Some(delivery)
@@ -435,7 +490,8 @@ impl Link {
     fn next_ack(&mut self, now: Now) -> Option<Bytes> {
         let stamp = |random: &mut Random| Stamp::new(random.uuid(), now.wall);
         let receives = self.role.receives();
-        if let Some(message_id) = self.acks.up_to_expected.take() {
+        let has_company = self.may_publish() && self.sender.has_new();
+        if let Some(message_id) = self.acks.take(now.monotonic, has_company) {
             let number = self.receiver.expected().saturating_sub(1);
             let stamp = stamp(&mut self.random);
             let room_again = std::mem::take(&mut self.acks.room_again);
@@ -478,7 +534,10 @@ impl Link {
     /// When to call [`Self::poll_transmit`] again though nothing happened, on the monotonic clock.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.may_publish().then(|| self.sender.deadline()).flatten()
+        let resend = self.may_publish().then(|| self.sender.deadline()).flatten();
+        let is_ack_waiting = self.is_connected && self.acks.up_to_expected.is_some();
+        let ack = self.acks.due.filter(|_| is_ack_waiting);
+        resend.into_iter().chain(ack).min()
     }
 
     /// The websocket is gone. Nothing is handed out until [`Self::connected`].
@@ -493,7 +552,7 @@ impl Link {
         self.is_paused = false;
         self.sender.reconnected(now.monotonic);
         if self.cumulative_ack && self.receiver.expected() > 0 {
-            self.acks.up_to_expected = Some(self.random.uuid());
+            self.acks.now(self.random.uuid());
         }
     }
 

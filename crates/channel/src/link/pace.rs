@@ -54,7 +54,9 @@ impl Pace {
 
     /// A message that was sent once took this long to be acknowledged.
     pub(super) fn sample(&mut self, round_trip: Duration) {
-        let least = self.least_round_trip.map_or(round_trip, |least| least.min(round_trip));
+        let least = self
+            .least_round_trip
+            .map_or(round_trip, |least| least.min(round_trip));
         self.least_round_trip = Some(least);
     }
 
@@ -70,7 +72,9 @@ impl Pace {
         if elapsed < MEASURE.max(least) {
             return;
         }
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+        let micros = u64::try_from(elapsed.as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let rate = self.delivered.saturating_mul(1_000_000) / micros;
         let (was_full, best) = (self.was_full, self.best_rate());
         (self.since, self.delivered, self.was_full) = (now, 0, false);
@@ -126,7 +130,7 @@ mod tests {
         assert!(window > 256 << 10, "{window}");
         assert!(round_trip < Duration::from_micros(5500), "{round_trip:?}");
         let (window, _) = fill(10 << 20, Duration::from_millis(20));
-        assert!(window >= 256 << 10 && window < 1 << 20, "{window}");
+        assert!((256 << 10..1 << 20).contains(&window), "{window}");
     }
 
     #[test]

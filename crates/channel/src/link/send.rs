@@ -133,16 +133,22 @@ impl Sender {
     /// The next new message, if the window has room and nothing older waits to go again. It has to be
     /// given back encoded to [`Self::sent`].
     pub(super) fn take_new(&mut self) -> Option<Queued> {
-        let next = self.queue.front()?;
-        let cost = next.payload.len() + OVERHEAD;
+        let cost = self.cost_of_new()?;
+        self.queued_bytes -= cost;
+        self.queue.pop_front()
+    }
+
+    /// Whether [`Self::take_new`] has one.
+    pub(super) fn has_new(&self) -> bool {
+        self.cost_of_new().is_some()
+    }
+
+    fn cost_of_new(&self) -> Option<usize> {
+        let cost = self.queue.front()?.payload.len() + OVERHEAD;
         let has_room = self.in_flight.is_empty()
             || (self.in_flight_bytes + cost <= WINDOW_BYTES
                 && self.in_flight.len() < MAX_IN_FLIGHT);
-        if self.pass.is_some() || !has_room {
-            return None;
-        }
-        self.queued_bytes -= cost;
-        self.queue.pop_front()
+        (self.pass.is_none() && has_room).then_some(cost)
     }
 
     /// Keeps a new message that goes out now.

@@ -26,9 +26,9 @@ use crate::frame::PayloadType;
 /// What either end may send on a new stream before the other has said anything.
 pub const INITIAL_CREDIT: usize = 128 << 10;
 /// The most that a stream's receiver lets be under way.
-const LARGEST_WINDOW: usize = 4 << 20;
+pub const LARGEST_WINDOW: usize = 4 << 20;
 /// The most data in one message: more would keep others waiting, less would cost more for each byte.
-const LARGEST_DATA: usize = 256 << 10;
+pub const LARGEST_DATA: usize = 256 << 10;
 /// A stream that has sent this much since its queue was last empty is bulk.
 const INTERACTIVE: usize = 64 << 10;
 /// So many messages of interactive streams may go before one of bulk.

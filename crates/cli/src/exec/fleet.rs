@@ -35,8 +35,7 @@ use crate::{
     FAILURE,
     arguments::Exec,
     error::CommandError,
-    output,
-    start,
+    output, start,
     stdio::{Closed, Output, Stream},
 };
 
@@ -119,8 +118,7 @@ pub(super) async fn run(
         nodes = selection::find(api, &arguments.on) => nodes?,
         caught = signals.next() => return Ok(status(BY_SIGNAL + caught.number)),
     };
-    let output =
-        Output::start().map_err(|error| CommandError::io("use standard output", error))?;
+    let output = Output::start().map_err(|error| CommandError::io("use standard output", error))?;
     let (lines, incoming) = mpsc::channel(QUEUE);
     let mut fleet = Fleet {
         api: api.clone(),
@@ -352,14 +350,22 @@ fn summary(nodes: &[Chosen], reports: &[Option<Report>]) -> Vec<String> {
                 Some(report) => report.in_words(),
                 None => "not run".to_owned(),
             };
-            let id = if node.label == node.id { String::new() } else { format!(" ({})", node.id) };
+            let id = if node.label == node.id {
+                String::new()
+            } else {
+                format!(" ({})", node.id)
+            };
             Some(format!("  {}{id}: {words}", node.label))
         })
         .collect();
     if failures.is_empty() {
         return failures;
     }
-    let head = format!("sortie: {} of {} nodes failed:", failures.len(), nodes.len());
+    let head = format!(
+        "sortie: {} of {} nodes failed:",
+        failures.len(),
+        nodes.len()
+    );
     std::iter::once(head).chain(failures).collect()
 }
 
@@ -396,7 +402,14 @@ impl Sink {
         match (self, stream) {
             (Self::Report { stdout, .. }, Stream::Stdout) => stdout.push(bytes),
             (Self::Report { stderr, .. }, Stream::Stderr) => stderr.push(bytes),
-            (Self::Lines { stdout, stderr, collector }, _) => {
+            (
+                Self::Lines {
+                    stdout,
+                    stderr,
+                    collector,
+                },
+                _,
+            ) => {
                 let lines = match stream {
                     Stream::Stdout => stdout,
                     Stream::Stderr => stderr,
@@ -410,7 +423,11 @@ impl Sink {
     async fn finish(self) -> (Capture, Capture) {
         match self {
             Self::Report { stdout, stderr } => (stdout, stderr),
-            Self::Lines { stdout, stderr, collector } => {
+            Self::Lines {
+                stdout,
+                stderr,
+                collector,
+            } => {
                 give(&collector, Stream::Stdout, stdout.finish()).await;
                 give(&collector, Stream::Stderr, stderr.finish()).await;
                 (Capture::default(), Capture::default())
@@ -458,12 +475,20 @@ impl One {
             session = start::open(&self.api, &self.request) => session,
             _ = self.stop.wait_for(|stop| *stop != Stop::Not) => return Err("not run".to_owned()),
         };
-        let session = session.map_err(|error| output::plain(&error.full_text()))?;
+        let session = session.map_err(|error| match error {
+            CommandError::NotConnected { .. } => "not connected".to_owned(),
+            error => output::plain(&error.full_text()),
+        })?;
         let session_id = session.session_id.clone();
         let DataChannel {
             mut events,
             commands,
-        } = DataChannel::open(session, self.api.clone(), self.api.tls(), Options::default());
+        } = DataChannel::open(
+            session,
+            self.api.clone(),
+            self.api.tls(),
+            Options::default(),
+        );
         commands.end_input();
         let outcome = self.follow(&mut events, &commands).await;
         if outcome.must_terminate {
@@ -587,8 +612,16 @@ mod tests {
 
     #[test]
     fn the_summary_names_the_failures_alone_and_the_highest_status_counts() {
-        let nodes = [node("mi-1", "web"), node("mi-2", "mi-2"), node("mi-3", "db")];
-        let reports = [report(Some(0), None), report(Some(3), None), report(None, Some("offline"))];
+        let nodes = [
+            node("mi-1", "web"),
+            node("mi-2", "mi-2"),
+            node("mi-3", "db"),
+        ];
+        let reports = [
+            report(Some(0), None),
+            report(Some(3), None),
+            report(None, Some("offline")),
+        ];
         assert_eq!(
             summary(&nodes, &reports),
             [

@@ -293,11 +293,7 @@ impl Relay {
         let meaning = caught.meaning;
         let can_be_told = self.takes_stdin || meaning.control_byte().is_some();
         let is_reachable = self.away_since.is_none() || !is_ending(meaning);
-        if self.has_begun
-            && can_be_told
-            && is_reachable
-            && self.commands.signal(meaning).is_ok()
-        {
+        if self.has_begun && can_be_told && is_reachable && self.commands.signal(meaning).is_ok() {
             return None;
         }
         Some(Ending::Signalled(caught.number))

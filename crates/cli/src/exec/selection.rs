@@ -54,10 +54,13 @@ pub(super) struct Chosen {
 
 /// The nodes that any of the selectors means, each once, in the order of their labels.
 pub(super) async fn find(api: &Api, on: &[Selector]) -> Result<Vec<Chosen>, CommandError> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
     for selector in on {
         for (id, name) in of(api, selector).await? {
-            found.insert(id, name);
+            let known = found.entry(id).or_default();
+            if known.is_empty() {
+                *known = name;
+            }
         }
     }
     if found.is_empty() {
@@ -138,7 +141,12 @@ mod tests {
 
     #[test]
     fn a_label_means_one_node() {
-        let found = [("mi-3", "db"), ("mi-1", "web"), ("mi-2", "db"), ("mi-4", "")];
+        let found = [
+            ("mi-3", "db"),
+            ("mi-1", "web"),
+            ("mi-2", "db"),
+            ("mi-4", ""),
+        ];
         let found = found.map(|(id, name)| (id.to_owned(), name.to_owned()));
         let labels: Vec<_> = labelled(BTreeMap::from(found))
             .into_iter()

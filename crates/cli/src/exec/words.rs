@@ -14,8 +14,8 @@ pub(crate) enum WordError {
 
 /// What a shell does something with where a command's name is expected.
 const RESERVED: [&str; 21] = [
-    "case", "coproc", "do", "done", "elif", "else", "esac", "export", "fi", "for", "function", "if",
-    "in", "local", "readonly", "select", "then", "time", "typeset", "until", "while",
+    "case", "coproc", "do", "done", "elif", "else", "esac", "export", "fi", "for", "function",
+    "if", "in", "local", "readonly", "select", "then", "time", "typeset", "until", "while",
 ];
 
 /// The words, each quoted where it needs to be, with blanks between them. Words are numbered from 1 in
@@ -48,12 +48,15 @@ fn quote(word: &str, is_first: bool, text: &mut String) {
         return;
     }
     text.push('\'');
+    let mut before = ' ';
     for c in word.chars() {
-        if c == '\'' {
-            text.push_str("'\\''");
-        } else {
-            text.push(c);
+        match c {
+            '\'' => text.push_str("'\\''"),
+            // Nobody on the way may take it for the name of a parameter: the quotes end and begin.
+            '{' if before == '{' => text.push_str("''{"),
+            c => text.push(c),
         }
+        before = c;
     }
     text.push('\'');
 }
@@ -79,13 +82,20 @@ mod tests {
     #[test]
     fn plain_words_stay_readable_and_all_others_are_quoted() {
         for (words, text) in [
-            (&["tail", "-f", "/var/log/x.log"][..], "tail -f /var/log/x.log"),
+            (
+                &["tail", "-f", "/var/log/x.log"][..],
+                "tail -f /var/log/x.log",
+            ),
             (&["echo", "a b", ""], "echo 'a b' ''"),
             (&["echo", "it's"], r"echo 'it'\''s'"),
             (&["A=b", "A=b"], "'A=b' A=b"),
             (&["if", "if"], "'if' if"),
-            (&["echo", "~", "*", "$HOME", "a\nb"], "echo '~' '*' '$HOME' 'a\nb'"),
+            (
+                &["echo", "~", "*", "$HOME", "a\nb"],
+                "echo '~' '*' '$HOME' 'a\nb'",
+            ),
             (&["echo", "서버"], "echo '서버'"),
+            (&["echo", "{{ssm:x}}"], "echo '{''{ssm:x}}'"),
         ] {
             assert_eq!(joined(words), text);
         }

@@ -63,7 +63,11 @@ mod tests {
     fn the_line_keeps_its_place_and_fits_an_ordinary_terminal() {
         let first = notice(Duration::from_secs(2), false, "Enter ~. leaves");
         assert!(first.starts_with("\r\n[sortie: connection lost for 2 s"));
-        let longest = notice(Duration::from_secs(23 * 3600 + 3599), true, "Enter ~. leaves");
+        let longest = notice(
+            Duration::from_secs(23 * 3600 + 3599),
+            true,
+            "Enter ~. leaves",
+        );
         assert!(longest.starts_with("\r\x1b[K["));
         assert!(longest.len() - AGAIN.len() < COLUMNS as usize);
         assert!(farewell(Duration::from_secs(3)).ends_with("\r\n"));

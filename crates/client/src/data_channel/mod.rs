@@ -140,8 +140,6 @@ pub struct Options {
     /// Whether a session that shakes hands begins only when the caller says so with
     /// [`Commands::agree`], so that it can look at what the other end can do before anything happens.
     pub asks: bool,
-    /// Bytes sent or waiting to be sent and not acknowledged, at most.
-    pub send_limit: usize,
 }
 
 impl Default for Options {
@@ -152,7 +150,6 @@ impl Default for Options {
             dial_timeout: Duration::from_secs(15),
             keep_alive: KeepAliveOptions::default(),
             asks: false,
-            send_limit: 1 << 20,
         }
     }
 }

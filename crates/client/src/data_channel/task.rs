@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use sortie_channel::{
     body::{Body, OpenClient, Size, SortieOpen, TOKEN_PREFIX},
     frame::{Frame, PayloadType},
-    handshake::{CLIENT_VERSION, ClientHandshake, ClientStep, Outgoing},
+    handshake::{CLIENT_VERSION, ClientHandshake, ClientStep, Outgoing, SessionType},
     link::{self, Delivery, Link, Received, Role},
 };
 use sortie_types::{Now, Secret};
@@ -138,7 +138,6 @@ impl<R: Resume> Channel<R> {
         let is_ours = session.token_value.expose().starts_with(TOKEN_PREFIX);
         let link = Link::new(link::Options {
             wait_for_features: is_ours,
-            send_limit: options.send_limit,
             ..link::Options::new(Role::Client, Uuid::new_v4().into_bytes())
         });
         Self {
@@ -668,6 +667,10 @@ impl<R: Resume> Channel<R> {
             }
             Ok(ClientStep::Complete(session)) => {
                 self.has_begun = true;
+                if session.session_type == SessionType::Port {
+                    // What goes next is chosen late there, and the little must not wait for the much.
+                    self.link.pace(self.clock.now());
+                }
                 self.ends.from_caller.begin(session.session_type);
                 self.outbox.push_back(Event::Begun(session));
             }

@@ -155,8 +155,8 @@ impl Machine {
     /// Whether more may be given to [`Self::receive`]; else what came has to be consumed first.
     pub(super) fn takes_more(&self) -> bool {
         match self {
-            // Bounded by the credit that was given.
-            Self::Streams(_) => true,
+            // Data is bounded by the credit that was given, but not what has to be answered.
+            Self::Streams(streams) => !streams.is_backed_up(),
             Self::Smux(smux) => smux.takes_more(),
             Self::One(one) => one.takes_more(),
         }

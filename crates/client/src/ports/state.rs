@@ -160,7 +160,10 @@ impl Shared {
 
     // ---- the streams' side ----
 
-    pub(super) fn open(self: &Arc<Self>, destination: Destination) -> Result<PortStream, OpenError> {
+    pub(super) fn open(
+        self: &Arc<Self>,
+        destination: Destination,
+    ) -> Result<PortStream, OpenError> {
         let mut state = self.lock();
         if state.is_over {
             return Err(OpenError::NotOpen);
@@ -478,7 +481,9 @@ impl State {
                     entry.received.clear();
                     entry.wake_all();
                 }),
-                Told::Writable(id) => change(&mut self.entries, id, |entry| wake(&mut entry.writer)),
+                Told::Writable(id) => {
+                    change(&mut self.entries, id, |entry| wake(&mut entry.writer))
+                }
             }
         }
     }

@@ -156,9 +156,7 @@ fn poll_write(stream: &Stream, context: &Context<'_>, buffer: &[u8]) -> Poll<io:
     }
     let room = ready!(stream.shared.poll_room(stream.id, context))?;
     let piece = buffer.get(..buffer.len().min(room)).unwrap_or_default();
-    stream
-        .shared
-        .send(stream.id, Bytes::copy_from_slice(piece));
+    stream.shared.send(stream.id, Bytes::copy_from_slice(piece));
     Poll::Ready(Ok(piece.len()))
 }
 

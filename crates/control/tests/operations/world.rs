@@ -22,9 +22,9 @@ use sortie_control::{
 };
 use sortie_evidence::AuditRecord;
 use sortie_ports::{
-    Activation, Change, Commit, Identities, Identity, IdentityKind, IdentityUse, Installation,
-    LocalSignals, Node, NodeInfo, Role, Session, SessionQuery, State, StoreError, TrailEntry,
-    TrailQuery,
+    Activation, Change, Commit, Document, DocumentVersion, DocumentVersionKey, Identities,
+    Identity, IdentityKind, IdentityUse, Installation, LocalSignals, Node, NodeInfo, Role,
+    ServiceSetting, Session, SessionQuery, State, StoreError, TrailEntry, TrailQuery,
 };
 use sortie_store::SqliteState;
 use sortie_types::{AccessKeyId, ActivationId, NodeId, Secret, SessionId, Timestamp};
@@ -98,6 +98,42 @@ impl State for Watched {
         limit: usize,
     ) -> Result<Vec<Activation>, StoreError> {
         self.inner.activations(after, limit).await
+    }
+
+    async fn document(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Document, DocumentVersion)>, StoreError> {
+        self.inner.document(name).await
+    }
+
+    async fn documents(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<(Document, DocumentVersion)>, StoreError> {
+        self.inner.documents(after, limit).await
+    }
+
+    async fn document_version(
+        &self,
+        name: &str,
+        key: DocumentVersionKey<'_>,
+    ) -> Result<Option<DocumentVersion>, StoreError> {
+        self.inner.document_version(name, key).await
+    }
+
+    async fn document_versions(
+        &self,
+        name: &str,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<DocumentVersion>, StoreError> {
+        self.inner.document_versions(name, before, limit).await
+    }
+
+    async fn service_setting(&self, id: &str) -> Result<Option<ServiceSetting>, StoreError> {
+        self.inner.service_setting(id).await
     }
 
     async fn node(&self, id: &NodeId) -> Result<Option<Node>, StoreError> {

@@ -395,7 +395,7 @@ fn ping(status: control::PingStatus) -> wire::PingStatus {
     }
 }
 
-fn platform(text: &str) -> Option<wire::PlatformType> {
+pub(super) fn platform(text: &str) -> Option<wire::PlatformType> {
     match text.to_ascii_lowercase().as_str() {
         "linux" => Some(wire::PlatformType::LINUX),
         "macos" | "darwin" => Some(wire::PlatformType::MAC_OS),
@@ -500,12 +500,12 @@ pub(super) fn page_size(given: Option<i32>) -> Option<usize> {
     given.and_then(|given| usize::try_from(given).ok())
 }
 
-fn pairs(tags: Option<Vec<wire::Tag>>) -> Vec<(String, String)> {
+pub(super) fn pairs(tags: Option<Vec<wire::Tag>>) -> Vec<(String, String)> {
     let tags = tags.unwrap_or_default();
     tags.into_iter().map(|tag| (tag.key, tag.value)).collect()
 }
 
-fn tags(tags: Vec<sortie_types::Tag>) -> Vec<wire::Tag> {
+pub(super) fn tags(tags: Vec<sortie_types::Tag>) -> Vec<wire::Tag> {
     let tag = |tag: sortie_types::Tag| wire::Tag {
         key: tag.key,
         value: tag.value,

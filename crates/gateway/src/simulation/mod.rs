@@ -6,6 +6,9 @@
 //! between ours, those within the retry budget of an official end. Both directions are compared byte
 //! for byte, memory is held to its bounds, and once the faults are over so must the session be, soon.
 //!
+//! Every other session of our own ends carries streams, which the server judges one by one and does not
+//! judge alike at all times.
+//!
 //! A run follows from its seed alone. A failure prints it; `SORTIE_SEED=<n>` runs that one and prints what
 //! happens in it.
 
@@ -14,6 +17,7 @@ mod dice;
 mod net;
 mod official;
 mod ours;
+mod port;
 mod server;
 mod talk;
 mod world;

@@ -16,6 +16,7 @@ use sortie_types::Now;
 
 use super::{
     net::{Message, Place, Purpose},
+    port::Port,
     server::Context,
     talk::{Speech, Transcript},
 };
@@ -36,6 +37,8 @@ const DOUBT_DEAD: Duration = Duration::from_secs(15);
 /// The worker gives up its last output when a client that is there takes nothing for so long.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 const FRAME_LIMIT: usize = 64 * 1024;
+/// More than a message of streams has beside data.
+const LARGEST_CONTROL: usize = 1024;
 /// The longest input message towards a node that is not ours.
 const OFFICIAL_INPUT: usize = 1024;
 /// The largest amount said at once.
@@ -80,6 +83,8 @@ pub(super) struct OurEnd {
     other_is_ours: bool,
     has_begun: bool,
     pub(super) speech: Speech,
+    /// What the talk goes through, in a session with streams.
+    pub(super) port: Option<Port>,
     /// The process does nothing until then.
     pub(super) asleep_until: Duration,
     /// Nobody takes what was delivered until then.
@@ -102,6 +107,7 @@ impl OurEnd {
         side: Side,
         idle_limit: Duration,
         speech: Speech,
+        port: Option<Port>,
         cx: &mut Context<'_>,
     ) -> Self {
         let seed = (u128::from(cx.dice.next()) << 64 | u128::from(cx.dice.next())).to_be_bytes();
@@ -137,6 +143,7 @@ impl OurEnd {
             other_is_ours: false,
             has_begun: false,
             speech,
+            port,
             asleep_until: Duration::ZERO,
             stalled_until: Duration::ZERO,
             exit_status: false,
@@ -343,12 +350,15 @@ impl OurEnd {
             moved = true;
             self.has_begun = true;
             match delivery.payload_type {
-                PayloadType::OUTPUT => hears.hear(&delivery.payload),
+                PayloadType::OUTPUT if self.port.is_none() => hears.hear(&delivery.payload),
                 PayloadType::EXIT_CODE => {
                     assert!(!self.exit_status, "the exit status came twice");
                     self.exit_status = true;
                 }
-                other => panic!("nobody sent a message of type {other:?}"),
+                other => match &mut self.port {
+                    Some(port) => port.receive(other, delivery.payload, hears),
+                    None => panic!("nobody sent a message of type {other:?}"),
+                },
             }
         }
         moved
@@ -363,6 +373,11 @@ impl OurEnd {
         } else {
             FRAME_LIMIT
         };
+        if let Some(mut port) = self.port.take() {
+            self.speak_through(&mut port, says, now, cx);
+            self.port = Some(port);
+            return;
+        }
         loop {
             let due = self.speech.due(cx.now, FLOOD, cx.dice);
             let length = due.min(self.link.writable()).min(limit);
@@ -376,6 +391,37 @@ impl OurEnd {
         }
     }
 
+    fn speak_through(
+        &mut self,
+        port: &mut Port,
+        says: &mut Transcript,
+        now: Now,
+        cx: &mut Context<'_>,
+    ) {
+        port.advance(cx.now, cx.dice);
+        let due = self.speech.due(cx.now, FLOOD, cx.dice);
+        let length = due.min(port.room());
+        if length > 0 {
+            port.say(says.speak(length, cx.dice));
+            self.speech.said(length);
+        }
+        // A message of control is not cut to what is writable.
+        while self.link.writable() > LARGEST_CONTROL {
+            let limit = (self.link.writable() - LARGEST_CONTROL).min(FRAME_LIMIT);
+            let Some((payload_type, payload)) = port.next_message(limit) else {
+                break;
+            };
+            let sent = self.link.send(payload_type, payload, now);
+            assert_eq!(sent, Ok(()), "what is writable is taken");
+        }
+    }
+
+    /// Whether everything that was said is on its way, and every stream has come to something.
+    pub(super) fn is_settled(&self) -> bool {
+        let port = self.port.as_ref();
+        port.is_none_or(|port| port.is_said() && port.is_settled())
+    }
+
     /// The end of a shell: its status, then everything acknowledged, then the server is told.
     fn wind_up(&mut self, now: Now, cx: &mut Context<'_>) {
         if self.side == Side::Client || self.over.is_some() {
@@ -386,7 +432,7 @@ impl OurEnd {
             self.over = Some(Over::CutOff);
             return;
         }
-        if !self.must_exit || !self.speech.is_over() {
+        if !self.must_exit || !self.speech.is_over() || !self.is_settled() {
             return;
         }
         let exiting = self.exiting.get_or_insert(Exiting {
@@ -458,6 +504,7 @@ impl OurEnd {
             Some(self.pinged + keep_alive.every).filter(|_| is_connected),
             self.doubted.map(|at| at + DOUBT_DEAD),
             self.speech.deadline(),
+            self.port.as_ref().and_then(Port::deadline),
             self.away_since
                 .map(|since| since + self.idle_limit)
                 .filter(|_| self.side == Side::Node),

@@ -9,8 +9,9 @@ use sortie_channel::{
     body::{Acknowledge, Body},
     frame::{Frame, MessageType},
     service::{self, Stamp},
+    streams::RefusalCode,
 };
-use sortie_control::{End, Side};
+use sortie_control::{End, Side, StreamRecord};
 use sortie_ports::{Session, SessionState};
 use sortie_types::{Now, Timestamp};
 use uuid::Uuid;
@@ -18,11 +19,13 @@ use uuid::Uuid;
 use super::{
     dice::{Dice, Trace},
     net::{Message, Net, Place, Purpose},
+    port,
 };
 use crate::{
     Options,
     course::{Course, Due, Note, Noted, Outside},
     pairing::testing,
+    streams::Question,
 };
 
 /// Everything that a step may touch.
@@ -47,17 +50,27 @@ impl Context<'_> {
 /// What outlives the process.
 pub(super) struct Disk {
     pub(super) row: Session,
+    /// The trail, as far as it is about streams.
+    pub(super) streams: Vec<StreamRecord>,
 }
 
 impl Disk {
-    pub(super) fn new(idle_limit: i64, wall: Timestamp) -> Self {
+    pub(super) fn new(idle_limit: i64, has_streams: bool, wall: Timestamp) -> Self {
+        let document = if has_streams {
+            json!({"sessionType": "Port", "properties": {"type": "SocksForwarding"}})
+        } else {
+            json!({"sessionType": "Standard_Stream"})
+        };
         let row = Session {
             idle_timeout_seconds: idle_limit,
             started: wall,
             last_activity: wall,
-            ..testing::session(json!({"sessionType": "Standard_Stream"}))
+            ..testing::session(document)
         };
-        Self { row }
+        Self {
+            row,
+            streams: Vec::new(),
+        }
     }
 
     pub(super) fn is_living(&self) -> bool {
@@ -116,6 +129,8 @@ struct ControlLine {
 /// A running server.
 pub(super) struct Server {
     born: Duration,
+    /// How many there were before.
+    lives: u64,
     options: Options,
     knocking: Vec<Knocking>,
     control: Option<ControlLine>,
@@ -126,9 +141,10 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(options: Options, now: Duration) -> Self {
+    pub(super) fn new(options: Options, lives: u64, now: Duration) -> Self {
         Self {
             born: now,
+            lives,
             options,
             knocking: Vec::new(),
             control: None,
@@ -169,8 +185,15 @@ impl Server {
         };
         let control = self.control.as_ref();
         moved |= task.poll(disk, cx);
+        moved |= task.judge_streams(self.lives, cx);
         task.advance(control, cx);
+        let records = task.course.take_stream_records();
+        disk.streams
+            .extend(records.into_iter().flat_map(|records| records.streams));
         if task.course.is_over() {
+            let records = task.course.last_stream_records();
+            disk.streams
+                .extend(records.into_iter().flat_map(|records| records.streams));
             let is_heard = !task.course.take_results().is_empty();
             if let Some(control) = control.filter(|_| is_heard) {
                 let taken = Message::CompleteTaken;
@@ -198,7 +221,7 @@ impl Server {
         if disk.row.state.is_over() {
             self.hint();
         } else {
-            self.task(disk, cx);
+            self.task(disk, cx).course.judge_streams_again();
             if disk.row.state == SessionState::Terminating {
                 self.hint();
             }
@@ -362,6 +385,7 @@ impl Server {
             Some(self.swept),
             task.and_then(|task| task.armed).map(|at| self.born + at),
             task.and_then(|task| Some(task.note.as_ref()?.0)),
+            task.and_then(|task| Some(task.question.as_ref()?.0)),
         ];
         knocking.chain(own.into_iter().flatten())
     }
@@ -383,6 +407,7 @@ struct Task {
     client: Option<Line>,
     node: Option<Line>,
     note: Option<(Duration, Note)>,
+    question: Option<(Duration, Question)>,
     armed: Option<Duration>,
     owed: [Owed; 2],
 }
@@ -412,6 +437,7 @@ impl Task {
             client: None,
             node: None,
             note: None,
+            question: None,
             armed: None,
             owed: Default::default(),
         }
@@ -570,6 +596,26 @@ impl Task {
         moved |= self.poll_write(Side::Client, cx);
         moved |= self.poll_note(disk, cx);
         moved
+    }
+
+    /// Decides about streams, which takes a moment.
+    fn judge_streams(&mut self, lives: u64, cx: &mut Context<'_>) -> bool {
+        if self.question.is_none()
+            && let Some(question) = self.course.take_question()
+        {
+            self.question = Some((cx.now + cx.dice.millis(0, 30), question));
+        }
+        let Some((_, question)) = self.question.take_if(|(at, _)| *at <= cx.now) else {
+            return false;
+        };
+        let (Question::Open(destination) | Question::Again(destination)) = &question;
+        let refused = || Err((RefusalCode::Forbidden, "no policy allows it".to_owned()));
+        let decision = match port::is_allowed(destination, lives, cx.now) {
+            true => Ok(()),
+            false => refused(),
+        };
+        self.course.streams_judged(question, decision);
+        true
     }
 
     fn poll_note(&mut self, disk: &mut Disk, cx: &mut Context<'_>) -> bool {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sortie_control::Side;
+use sortie_channel::streams;
+use sortie_control::{Side, StreamDestination, StreamEnd};
 
 use super::{
     agent::{Agent, Order},
@@ -10,6 +11,7 @@ use super::{
     net::{Cut, Net, Purpose},
     official::OfficialEnd,
     ours::{OurEnd, Over},
+    port::Port,
     server::{Context, Disk, Server},
     talk::{Speech, Transcript},
 };
@@ -75,6 +77,17 @@ enum Story {
     Silence,
 }
 
+/// What an end has to know of a run.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    pair: Pair,
+    /// The talk goes through streams.
+    has_streams: bool,
+    /// Until when there is something to say.
+    until: Duration,
+    idle: Duration,
+}
+
 /// Either kind of end.
 enum Peer {
     Ours(Box<OurEnd>),
@@ -82,10 +95,17 @@ enum Peer {
 }
 
 impl Peer {
-    fn new(side: Side, ours: bool, until: Duration, idle: Duration, cx: &mut Context<'_>) -> Self {
-        let speech = Speech::new(until, cx.dice);
-        if ours {
-            Self::Ours(Box::new(OurEnd::new(side, idle, speech, cx)))
+    fn new(side: Side, plan: Plan, cx: &mut Context<'_>) -> Self {
+        let speech = Speech::new(plan.until, cx.dice);
+        if plan.pair.is_ours(side) {
+            let end = match side {
+                Side::Client => streams::Side::Client,
+                Side::Node => streams::Side::Node,
+            };
+            let port = plan
+                .has_streams
+                .then(|| Port::new(end, plan.until, cx.dice));
+            Self::Ours(Box::new(OurEnd::new(side, plan.idle, speech, port, cx)))
         } else {
             Self::Official(Box::new(OfficialEnd::new(side, speech, cx)))
         }
@@ -182,7 +202,9 @@ pub(super) struct World {
     client: Peer,
     /// The worker, once there is one.
     node: Option<Peer>,
-    talk_until: Duration,
+    plan: Plan,
+    /// How often the server was started.
+    lives: u64,
     /// Input, output.
     up: Transcript,
     down: Transcript,
@@ -224,14 +246,15 @@ impl World {
             trace: &mut trace,
         };
         let idle_limit = Duration::from_secs(idle);
-        let client = Peer::new(
-            Side::Client,
-            pair.client_ours,
-            talk_until,
-            idle_limit,
-            &mut cx,
-        );
-        let disk = Disk::new(i64::try_from(idle).unwrap_or(1200), cx.wall());
+        let plan = Plan {
+            pair,
+            has_streams: pair.both_ours() && cx.dice.one_in(2),
+            until: talk_until,
+            idle: idle_limit,
+        };
+        let client = Peer::new(Side::Client, plan, &mut cx);
+        let idle = i64::try_from(idle).unwrap_or(1200);
+        let disk = Disk::new(idle, plan.has_streams, cx.wall());
         let options = Options {
             pause_above: 8 * 1024,
             resume_below: 2 * 1024,
@@ -243,7 +266,9 @@ impl World {
             pair,
             story,
             now: Duration::ZERO,
-            server: Some(Server::new(options.clone(), Duration::ZERO)),
+            server: Some(Server::new(options.clone(), 0, Duration::ZERO)),
+            lives: 0,
+            plan,
             next_fault: dice.millis(0, 3000),
             trace,
             net,
@@ -253,7 +278,6 @@ impl World {
             agent: Agent::new(pair.node_ours),
             client,
             node: None,
-            talk_until,
             up: Transcript::default(),
             down: Transcript::default(),
             faults_until,
@@ -339,6 +363,37 @@ impl World {
             "the exit status: {}",
             self.describe()
         );
+        if let Some(port) = &client.port {
+            self.judge_records(port);
+        }
+    }
+
+    /// Whatever was refused is recorded, and where no server died everything is, once.
+    fn judge_records(&self, port: &Port) {
+        let count = |host: &str, is_refused: bool| {
+            let of = |record: &&sortie_control::StreamRecord| {
+                let to = StreamDestination::new(Some(host), Some(80), None);
+                let refused = matches!(record.end, StreamEnd::Refused(_));
+                record.destination == to.map_err(|error| error.to_string()) && refused == is_refused
+            };
+            self.disk.streams.iter().filter(of).count()
+        };
+        assert_eq!(count("no", false), 0);
+        assert_eq!(count("yes", true), 0);
+        if self.lives > 0 {
+            return;
+        }
+        assert_eq!(count("no", true), port.count("no"), "{}", self.describe());
+        // And the talk itself.
+        assert_eq!(count("yes", false), port.count("yes") + 1);
+        assert_eq!(
+            count("maybe", true) + count("maybe", false),
+            port.count("maybe")
+        );
+        let bytes = |record: &&sortie_control::StreamRecord| record.end == StreamEnd::SessionEnded;
+        let talk = self.disk.streams.iter().find(bytes).expect("the talk");
+        assert_eq!(talk.bytes_to_node, self.up.heard() as u64);
+        assert_eq!(talk.bytes_to_client, self.down.heard() as u64);
     }
 
     fn check_result(&self) {
@@ -392,12 +447,7 @@ impl World {
             match order {
                 Order::Start if self.node.is_none() => {
                     cx.trace.note(cx.now, "worker", 0);
-                    let idle = Duration::from_secs(
-                        u64::try_from(self.disk.row.idle_timeout_seconds).unwrap_or(0),
-                    );
-                    let ours = self.pair.node_ours;
-                    let node = Peer::new(Side::Node, ours, self.talk_until, idle, &mut cx);
-                    self.node = Some(node);
+                    self.node = Some(Peer::new(Side::Node, self.plan, &mut cx));
                 }
                 Order::Start => {}
                 Order::End => {
@@ -469,11 +519,11 @@ impl World {
 
     /// Whether the client has said all, and the shell has heard it.
     fn is_typed(&self) -> bool {
-        let speech = match &self.client {
-            Peer::Ours(end) => &end.speech,
-            Peer::Official(end) => &end.speech,
+        let (speech, is_settled) = match &self.client {
+            Peer::Ours(end) => (&end.speech, end.is_settled()),
+            Peer::Official(end) => (&end.speech, true),
         };
-        speech.is_over() && self.up.is_heard()
+        speech.is_over() && is_settled && self.up.is_heard()
     }
 
     fn exit(&mut self) {
@@ -503,7 +553,8 @@ impl World {
         if self.server_back_at.is_some_and(|at| self.now >= at) {
             self.server_back_at = None;
             self.net.server_is_up = true;
-            self.server = Some(Server::new(self.options.clone(), self.now));
+            self.lives += 1;
+            self.server = Some(Server::new(self.options.clone(), self.lives, self.now));
             self.trace.note(self.now, "server is back", 0);
         }
         if self.now < self.next_fault || self.now >= self.faults_until {

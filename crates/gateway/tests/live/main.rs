@@ -4,6 +4,7 @@
 mod endings;
 mod nodes;
 mod relay;
+mod spool;
 mod streams;
 #[cfg(test)]
 mod world;

@@ -6,7 +6,7 @@ use sortie_channel::{
     frame::{Frame, MessageType, NewFrame, PayloadType},
     streams::{Destination, Message, RefusalCode},
 };
-use sortie_ports::{Change, Commit, SessionState, State};
+use sortie_ports::SessionState;
 use sortie_types::SessionId;
 use uuid::Uuid;
 
@@ -60,20 +60,9 @@ struct Socks {
 }
 
 impl World {
-    /// A row of a port session with these properties, which has not begun.
     async fn port_session(&self, properties: serde_json::Value) -> SessionId {
-        let started = self.start_session().await;
-        let mut row = self.row(&started.session_id).await;
-        row.id = SessionId::from_random("alice", [7; 9]);
-        row.document_name = "Sortie-StartSocksSession".into();
-        row.document_content = json!({"sessionType": "Port", "properties": properties});
-        let id = row.id.clone();
-        let commit = Commit {
-            changes: vec![Change::InsertSession(Box::new(row))],
-            trail: vec![],
-        };
-        self.state.commit(commit).await.unwrap();
-        id
+        let document = json!({"sessionType": "Port", "properties": properties});
+        self.session_of("Sortie-StartSocksSession", document).await
     }
 
     async fn socks(&mut self) -> Socks {

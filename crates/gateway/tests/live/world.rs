@@ -198,6 +198,22 @@ impl World {
         started.unwrap().into_inner()
     }
 
+    /// A session with this resolved document, which has not begun.
+    pub(crate) async fn session_of(&self, name: &str, document: serde_json::Value) -> SessionId {
+        let started = self.start_session().await;
+        let mut row = self.row(&started.session_id).await;
+        row.id = SessionId::from_random("alice", [7; 9]);
+        row.document_name = name.into();
+        row.document_content = document;
+        let id = row.id.clone();
+        let commit = Commit {
+            changes: vec![Change::InsertSession(Box::new(row))],
+            trail: vec![],
+        };
+        self.state.commit(commit).await.unwrap();
+        id
+    }
+
     pub(crate) async fn resume(&self, session_id: &SessionId) -> Option<Secret> {
         let input = ResumeSessionInput {
             session_id: session_id.to_string(),

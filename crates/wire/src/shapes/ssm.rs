@@ -7,8 +7,8 @@ use sortie_types::{Secret, Timestamp};
 
 use crate::{
     schema::{
-        BOOLEAN, INTEGER, STRING, TIMESTAMP, enumeration, integer, list, map, secret, structure,
-        text,
+        BOOLEAN, INTEGER, LONG, STRING, TIMESTAMP, enumeration, integer, list, map, secret,
+        structure, text,
     },
     shape::{errors, kinds, operations, shape, string_enum},
 };
@@ -16,19 +16,40 @@ use crate::{
 operations! {
     Ssm write AddTagsToResource(AddTagsToResourceRequest) -> AddTagsToResourceResult ["InvalidResourceType", "InvalidResourceId", "InternalServerError", "TooManyTagsError", "TooManyUpdates"];
     Ssm write CreateActivation(CreateActivationRequest) -> CreateActivationResult ["InvalidParameters", "InternalServerError"];
+    Ssm write CreateDocument(CreateDocumentRequest) -> CreateDocumentResult ["DocumentAlreadyExists", "MaxDocumentSizeExceeded", "InternalServerError", "InvalidDocumentContent", "DocumentLimitExceeded", "InvalidDocumentSchemaVersion", "TooManyUpdates", "NoLongerSupportedException"];
     Ssm write DeleteActivation(DeleteActivationRequest) -> DeleteActivationResult ["InvalidActivationId", "InvalidActivation", "InternalServerError", "TooManyUpdates"];
+    Ssm write DeleteDocument(DeleteDocumentRequest) -> DeleteDocumentResult ["InternalServerError", "InvalidDocument", "InvalidDocumentOperation", "AssociatedInstances", "TooManyUpdates"];
     Ssm write DeregisterManagedInstance(DeregisterManagedInstanceRequest) -> DeregisterManagedInstanceResult ["InvalidInstanceId", "InternalServerError"];
     Ssm read DescribeActivations(DescribeActivationsRequest) -> DescribeActivationsResult ["InvalidFilter", "InvalidNextToken", "InternalServerError"];
+    Ssm read DescribeDocument(DescribeDocumentRequest) -> DescribeDocumentResult ["InternalServerError", "InvalidDocument", "InvalidDocumentVersion"];
+    Ssm read DescribeDocumentPermission(DescribeDocumentPermissionRequest) -> DescribeDocumentPermissionResponse ["InternalServerError", "InvalidDocument", "InvalidNextToken", "InvalidPermissionType", "InvalidDocumentOperation"];
     Ssm read DescribeInstanceInformation(DescribeInstanceInformationRequest) -> DescribeInstanceInformationResult ["InternalServerError", "InvalidInstanceId", "InvalidNextToken", "InvalidInstanceInformationFilterValue", "InvalidFilterKey"];
     Ssm read DescribeInstanceProperties(DescribeInstancePropertiesRequest) -> DescribeInstancePropertiesResult ["InvalidNextToken", "InvalidFilterKey", "InvalidInstanceId", "InvalidActivationId", "InvalidInstancePropertyFilterValue", "InternalServerError", "InvalidDocument"];
     Ssm read DescribeSessions(DescribeSessionsRequest) -> DescribeSessionsResponse ["InternalServerError", "InvalidFilterKey", "InvalidNextToken"];
     Ssm read GetConnectionStatus(GetConnectionStatusRequest) -> GetConnectionStatusResponse ["InternalServerError"];
+    Ssm read GetDocument(GetDocumentRequest) -> GetDocumentResult ["InternalServerError", "InvalidDocument", "InvalidDocumentVersion"];
+    Ssm read GetServiceSetting(GetServiceSettingRequest) -> GetServiceSettingResult ["InternalServerError", "ServiceSettingNotFound"];
+    Ssm read ListDocumentVersions(ListDocumentVersionsRequest) -> ListDocumentVersionsResult ["InternalServerError", "InvalidNextToken", "InvalidDocument"];
+    Ssm read ListDocuments(ListDocumentsRequest) -> ListDocumentsResult ["InternalServerError", "InvalidNextToken", "InvalidFilterKey"];
     Ssm read ListTagsForResource(ListTagsForResourceRequest) -> ListTagsForResourceResult ["InvalidResourceType", "InvalidResourceId", "InternalServerError"];
+    Ssm write ModifyDocumentPermission(ModifyDocumentPermissionRequest) -> ModifyDocumentPermissionResponse ["InternalServerError", "InvalidDocument", "InvalidPermissionType", "DocumentPermissionLimit", "DocumentLimitExceeded"];
     Ssm write RemoveTagsFromResource(RemoveTagsFromResourceRequest) -> RemoveTagsFromResourceResult ["InvalidResourceType", "InvalidResourceId", "InternalServerError", "TooManyUpdates"];
+    Ssm write ResetServiceSetting(ResetServiceSettingRequest) -> ResetServiceSettingResult ["InternalServerError", "ServiceSettingNotFound", "TooManyUpdates"];
     Ssm write ResumeSession(ResumeSessionRequest) -> ResumeSessionResponse ["DoesNotExistException", "InternalServerError"];
     Ssm write StartSession(StartSessionRequest) -> StartSessionResponse ["InvalidDocument", "TargetNotConnected", "InternalServerError"];
     Ssm write TerminateSession(TerminateSessionRequest) -> TerminateSessionResponse ["InternalServerError"];
+    Ssm write UpdateDocument(UpdateDocumentRequest) -> UpdateDocumentResult ["MaxDocumentSizeExceeded", "DocumentVersionLimitExceeded", "InternalServerError", "DuplicateDocumentContent", "DuplicateDocumentVersionName", "InvalidDocumentContent", "InvalidDocumentVersion", "InvalidDocumentSchemaVersion", "InvalidDocument", "InvalidDocumentOperation"];
+    Ssm write UpdateDocumentDefaultVersion(UpdateDocumentDefaultVersionRequest) -> UpdateDocumentDefaultVersionResult ["InternalServerError", "InvalidDocument", "InvalidDocumentVersion", "InvalidDocumentSchemaVersion"];
     Ssm write UpdateManagedInstanceRole(UpdateManagedInstanceRoleRequest) -> UpdateManagedInstanceRoleResult ["InvalidInstanceId", "InternalServerError"];
+    Ssm write UpdateServiceSetting(UpdateServiceSettingRequest) -> UpdateServiceSettingResult ["InternalServerError", "ServiceSettingNotFound", "TooManyUpdates"];
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure AccountSharingInfo {
+        optional account_id: String = "AccountId" ACCOUNT_ID;
+        optional shared_document_version: String = "SharedDocumentVersion" SHARED_DOCUMENT_VERSION;
+    }
 }
 
 shape! {
@@ -64,6 +85,33 @@ shape! {
 
 shape! {
     #[derive(Default, PartialEq)]
+    structure AttachmentContent {
+        optional name: String = "Name" ATTACHMENT_NAME;
+        optional size: i64 = "Size" LONG;
+        optional hash: String = "Hash" ATTACHMENT_HASH;
+        optional hash_type: AttachmentHashType = "HashType" ATTACHMENT_HASH_TYPE;
+        optional url: String = "Url" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure AttachmentInformation {
+        optional name: String = "Name" ATTACHMENT_NAME;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure AttachmentsSource {
+        optional key: AttachmentsSourceKey = "Key" ATTACHMENTS_SOURCE_KEY;
+        optional values: Vec<String> = "Values" ATTACHMENTS_SOURCE_VALUES;
+        optional name: String = "Name" ATTACHMENT_IDENTIFIER;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
     structure CreateActivationRequest {
         optional description: String = "Description" ACTIVATION_DESCRIPTION;
         optional default_instance_name: String = "DefaultInstanceName" DEFAULT_INSTANCE_NAME;
@@ -85,6 +133,29 @@ shape! {
 
 shape! {
     #[derive(Default, PartialEq)]
+    structure CreateDocumentRequest {
+        required content: String = "Content" DOCUMENT_CONTENT;
+        optional requires: Vec<DocumentRequires> = "Requires" DOCUMENT_REQUIRES_LIST;
+        optional attachments: Vec<AttachmentsSource> = "Attachments" ATTACHMENTS_SOURCE_LIST;
+        required name: String = "Name" DOCUMENT_NAME;
+        optional display_name: String = "DisplayName" DOCUMENT_DISPLAY_NAME;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional document_type: DocumentType = "DocumentType" DOCUMENT_TYPE;
+        optional document_format: DocumentFormat = "DocumentFormat" DOCUMENT_FORMAT;
+        optional target_type: String = "TargetType" TARGET_TYPE;
+        optional tags: Vec<Tag> = "Tags" TAG_LIST;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output CreateDocumentResult {
+        optional document_description: DocumentDescription = "DocumentDescription" DOCUMENT_DESCRIPTION;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
     structure DeleteActivationRequest {
         required activation_id: String = "ActivationId" ACTIVATION_ID;
     }
@@ -93,6 +164,22 @@ shape! {
 shape! {
     #[derive(Default, PartialEq)]
     output DeleteActivationResult {
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DeleteDocumentRequest {
+        required name: String = "Name" DOCUMENT_NAME;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional force: bool = "Force" BOOLEAN;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output DeleteDocumentResult {
     }
 }
 
@@ -131,6 +218,41 @@ shape! {
     output DescribeActivationsResult {
         optional activation_list: Vec<Activation> = "ActivationList" ACTIVATION_LIST;
         optional next_token: String = "NextToken" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DescribeDocumentPermissionRequest {
+        required name: String = "Name" DOCUMENT_NAME;
+        required permission_type: DocumentPermissionType = "PermissionType" DOCUMENT_PERMISSION_TYPE;
+        optional max_results: i32 = "MaxResults" DOCUMENT_PERMISSION_MAX_RESULTS;
+        optional next_token: String = "NextToken" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output DescribeDocumentPermissionResponse {
+        optional account_ids: Vec<String> = "AccountIds" ACCOUNT_ID_LIST;
+        optional account_sharing_info_list: Vec<AccountSharingInfo> = "AccountSharingInfoList" ACCOUNT_SHARING_INFO_LIST;
+        optional next_token: String = "NextToken" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DescribeDocumentRequest {
+        required name: String = "Name" DOCUMENT_ARN;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output DescribeDocumentResult {
+        optional document: DocumentDescription = "Document" DOCUMENT_DESCRIPTION;
     }
 }
 
@@ -190,6 +312,124 @@ shape! {
 
 shape! {
     #[derive(Default, PartialEq)]
+    structure DocumentDefaultVersionDescription {
+        optional name: String = "Name" DOCUMENT_NAME;
+        optional default_version: String = "DefaultVersion" DOCUMENT_VERSION;
+        optional default_version_name: String = "DefaultVersionName" DOCUMENT_VERSION_NAME;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DocumentDescription {
+        optional sha1: String = "Sha1" STRING;
+        optional hash: String = "Hash" DOCUMENT_HASH;
+        optional hash_type: DocumentHashType = "HashType" DOCUMENT_HASH_TYPE;
+        optional name: String = "Name" DOCUMENT_ARN;
+        optional display_name: String = "DisplayName" DOCUMENT_DISPLAY_NAME;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional owner: String = "Owner" STRING;
+        optional created_date: Timestamp = "CreatedDate" TIMESTAMP;
+        optional status: DocumentStatus = "Status" DOCUMENT_STATUS;
+        optional status_information: String = "StatusInformation" STRING;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional description: String = "Description" STRING;
+        optional parameters: Vec<DocumentParameter> = "Parameters" DOCUMENT_PARAMETER_LIST;
+        optional platform_types: Vec<PlatformType> = "PlatformTypes" PLATFORM_TYPE_LIST;
+        optional document_type: DocumentType = "DocumentType" DOCUMENT_TYPE;
+        optional schema_version: String = "SchemaVersion" DOCUMENT_SCHEMA_VERSION;
+        optional latest_version: String = "LatestVersion" DOCUMENT_VERSION;
+        optional default_version: String = "DefaultVersion" DOCUMENT_VERSION;
+        optional document_format: DocumentFormat = "DocumentFormat" DOCUMENT_FORMAT;
+        optional target_type: String = "TargetType" TARGET_TYPE;
+        optional tags: Vec<Tag> = "Tags" TAG_LIST;
+        optional attachments_information: Vec<AttachmentInformation> = "AttachmentsInformation" ATTACHMENT_INFORMATION_LIST;
+        optional requires: Vec<DocumentRequires> = "Requires" DOCUMENT_REQUIRES_LIST;
+        optional author: String = "Author" STRING;
+        optional review_information: Vec<ReviewInformation> = "ReviewInformation" REVIEW_INFORMATION_LIST;
+        optional approved_version: String = "ApprovedVersion" DOCUMENT_VERSION;
+        optional pending_review_version: String = "PendingReviewVersion" DOCUMENT_VERSION;
+        optional review_status: ReviewStatus = "ReviewStatus" REVIEW_STATUS;
+        optional category: Vec<String> = "Category" CATEGORY_LIST;
+        optional category_enum: Vec<String> = "CategoryEnum" CATEGORY_ENUM_LIST;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DocumentFilter {
+        required key: DocumentFilterKey = "key" DOCUMENT_FILTER_KEY;
+        required value: String = "value" DOCUMENT_FILTER_VALUE;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DocumentIdentifier {
+        optional name: String = "Name" DOCUMENT_ARN;
+        optional created_date: Timestamp = "CreatedDate" TIMESTAMP;
+        optional display_name: String = "DisplayName" DOCUMENT_DISPLAY_NAME;
+        optional owner: String = "Owner" STRING;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional platform_types: Vec<PlatformType> = "PlatformTypes" PLATFORM_TYPE_LIST;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional document_type: DocumentType = "DocumentType" DOCUMENT_TYPE;
+        optional schema_version: String = "SchemaVersion" DOCUMENT_SCHEMA_VERSION;
+        optional document_format: DocumentFormat = "DocumentFormat" DOCUMENT_FORMAT;
+        optional target_type: String = "TargetType" TARGET_TYPE;
+        optional tags: Vec<Tag> = "Tags" TAG_LIST;
+        optional requires: Vec<DocumentRequires> = "Requires" DOCUMENT_REQUIRES_LIST;
+        optional review_status: ReviewStatus = "ReviewStatus" REVIEW_STATUS;
+        optional author: String = "Author" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DocumentKeyValuesFilter {
+        optional key: String = "Key" DOCUMENT_KEY_VALUES_FILTER_KEY;
+        optional values: Vec<String> = "Values" DOCUMENT_KEY_VALUES_FILTER_VALUES;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DocumentParameter {
+        optional name: String = "Name" STRING;
+        optional r#type: DocumentParameterType = "Type" DOCUMENT_PARAMETER_TYPE;
+        optional description: String = "Description" STRING;
+        optional default_value: String = "DefaultValue" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DocumentRequires {
+        required name: String = "Name" DOCUMENT_ARN;
+        optional version: String = "Version" DOCUMENT_VERSION;
+        optional require_type: String = "RequireType" REQUIRE_TYPE;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure DocumentVersionInfo {
+        optional name: String = "Name" DOCUMENT_NAME;
+        optional display_name: String = "DisplayName" DOCUMENT_DISPLAY_NAME;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional created_date: Timestamp = "CreatedDate" TIMESTAMP;
+        optional is_default_version: bool = "IsDefaultVersion" BOOLEAN;
+        optional document_format: DocumentFormat = "DocumentFormat" DOCUMENT_FORMAT;
+        optional status: DocumentStatus = "Status" DOCUMENT_STATUS;
+        optional status_information: String = "StatusInformation" STRING;
+        optional review_status: ReviewStatus = "ReviewStatus" REVIEW_STATUS;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
     structure GetConnectionStatusRequest {
         required target: String = "Target" SESSION_TARGET;
     }
@@ -200,6 +440,49 @@ shape! {
     output GetConnectionStatusResponse {
         optional target: String = "Target" SESSION_TARGET;
         optional status: ConnectionStatus = "Status" CONNECTION_STATUS;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure GetDocumentRequest {
+        required name: String = "Name" DOCUMENT_ARN;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional document_format: DocumentFormat = "DocumentFormat" DOCUMENT_FORMAT;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output GetDocumentResult {
+        optional name: String = "Name" DOCUMENT_ARN;
+        optional created_date: Timestamp = "CreatedDate" TIMESTAMP;
+        optional display_name: String = "DisplayName" DOCUMENT_DISPLAY_NAME;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional status: DocumentStatus = "Status" DOCUMENT_STATUS;
+        optional status_information: String = "StatusInformation" STRING;
+        optional content: String = "Content" DOCUMENT_CONTENT;
+        optional document_type: DocumentType = "DocumentType" DOCUMENT_TYPE;
+        optional document_format: DocumentFormat = "DocumentFormat" DOCUMENT_FORMAT;
+        optional requires: Vec<DocumentRequires> = "Requires" DOCUMENT_REQUIRES_LIST;
+        optional attachments_content: Vec<AttachmentContent> = "AttachmentsContent" ATTACHMENT_CONTENT_LIST;
+        optional review_status: ReviewStatus = "ReviewStatus" REVIEW_STATUS;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure GetServiceSettingRequest {
+        required setting_id: String = "SettingId" SERVICE_SETTING_ID;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output GetServiceSettingResult {
+        optional service_setting: ServiceSetting = "ServiceSetting" SERVICE_SETTING;
     }
 }
 
@@ -305,6 +588,41 @@ shape! {
 
 shape! {
     #[derive(Default, PartialEq)]
+    structure ListDocumentVersionsRequest {
+        required name: String = "Name" DOCUMENT_ARN;
+        optional max_results: i32 = "MaxResults" MAX_RESULTS;
+        optional next_token: String = "NextToken" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output ListDocumentVersionsResult {
+        optional document_versions: Vec<DocumentVersionInfo> = "DocumentVersions" DOCUMENT_VERSION_LIST;
+        optional next_token: String = "NextToken" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure ListDocumentsRequest {
+        optional document_filter_list: Vec<DocumentFilter> = "DocumentFilterList" DOCUMENT_FILTER_LIST;
+        optional filters: Vec<DocumentKeyValuesFilter> = "Filters" DOCUMENT_KEY_VALUES_FILTER_LIST;
+        optional max_results: i32 = "MaxResults" MAX_RESULTS;
+        optional next_token: String = "NextToken" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output ListDocumentsResult {
+        optional document_identifiers: Vec<DocumentIdentifier> = "DocumentIdentifiers" DOCUMENT_IDENTIFIER_LIST;
+        optional next_token: String = "NextToken" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
     structure ListTagsForResourceRequest {
         required resource_type: ResourceTypeForTagging = "ResourceType" RESOURCE_TYPE_FOR_TAGGING;
         required resource_id: String = "ResourceId" STRING;
@@ -315,6 +633,23 @@ shape! {
     #[derive(Default, PartialEq)]
     output ListTagsForResourceResult {
         optional tag_list: Vec<Tag> = "TagList" TAG_LIST;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure ModifyDocumentPermissionRequest {
+        required name: String = "Name" DOCUMENT_NAME;
+        required permission_type: DocumentPermissionType = "PermissionType" DOCUMENT_PERMISSION_TYPE;
+        optional account_ids_to_add: Vec<String> = "AccountIdsToAdd" ACCOUNT_ID_LIST;
+        optional account_ids_to_remove: Vec<String> = "AccountIdsToRemove" ACCOUNT_ID_LIST;
+        optional shared_document_version: String = "SharedDocumentVersion" SHARED_DOCUMENT_VERSION;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output ModifyDocumentPermissionResponse {
     }
 }
 
@@ -343,6 +678,20 @@ shape! {
 
 shape! {
     #[derive(Default, PartialEq)]
+    structure ResetServiceSettingRequest {
+        required setting_id: String = "SettingId" SERVICE_SETTING_ID;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output ResetServiceSettingResult {
+        optional service_setting: ServiceSetting = "ServiceSetting" SERVICE_SETTING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
     structure ResumeSessionRequest {
         required session_id: String = "SessionId" SESSION_ID;
     }
@@ -354,6 +703,27 @@ shape! {
         optional session_id: String = "SessionId" SESSION_ID;
         optional token_value: Secret = "TokenValue" TOKEN_VALUE;
         optional stream_url: String = "StreamUrl" STRING;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure ReviewInformation {
+        optional reviewed_time: Timestamp = "ReviewedTime" TIMESTAMP;
+        optional status: ReviewStatus = "Status" REVIEW_STATUS;
+        optional reviewer: String = "Reviewer" REVIEWER;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure ServiceSetting {
+        optional setting_id: String = "SettingId" SERVICE_SETTING_ID;
+        optional setting_value: String = "SettingValue" SERVICE_SETTING_VALUE;
+        optional last_modified_date: Timestamp = "LastModifiedDate" TIMESTAMP;
+        optional last_modified_user: String = "LastModifiedUser" STRING;
+        optional arn: String = "ARN" STRING;
+        optional status: String = "Status" STRING;
     }
 }
 
@@ -434,6 +804,42 @@ shape! {
 
 shape! {
     #[derive(Default, PartialEq)]
+    structure UpdateDocumentDefaultVersionRequest {
+        required name: String = "Name" DOCUMENT_NAME;
+        required document_version: String = "DocumentVersion" DOCUMENT_VERSION_NUMBER;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output UpdateDocumentDefaultVersionResult {
+        optional description: DocumentDefaultVersionDescription = "Description" DOCUMENT_DEFAULT_VERSION_DESCRIPTION;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    structure UpdateDocumentRequest {
+        required content: String = "Content" DOCUMENT_CONTENT;
+        optional attachments: Vec<AttachmentsSource> = "Attachments" ATTACHMENTS_SOURCE_LIST;
+        required name: String = "Name" DOCUMENT_NAME;
+        optional display_name: String = "DisplayName" DOCUMENT_DISPLAY_NAME;
+        optional version_name: String = "VersionName" DOCUMENT_VERSION_NAME;
+        optional document_version: String = "DocumentVersion" DOCUMENT_VERSION;
+        optional document_format: DocumentFormat = "DocumentFormat" DOCUMENT_FORMAT;
+        optional target_type: String = "TargetType" TARGET_TYPE;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output UpdateDocumentResult {
+        optional document_description: DocumentDescription = "DocumentDescription" DOCUMENT_DESCRIPTION;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
     structure UpdateManagedInstanceRoleRequest {
         required instance_id: String = "InstanceId" MANAGED_INSTANCE_ID;
         required iam_role: String = "IamRole" IAM_ROLE;
@@ -446,10 +852,38 @@ shape! {
     }
 }
 
+shape! {
+    #[derive(Default, PartialEq)]
+    structure UpdateServiceSettingRequest {
+        required setting_id: String = "SettingId" SERVICE_SETTING_ID;
+        required setting_value: String = "SettingValue" SERVICE_SETTING_VALUE;
+    }
+}
+
+shape! {
+    #[derive(Default, PartialEq)]
+    output UpdateServiceSettingResult {
+    }
+}
+
 string_enum! {
     AccessType {
         STANDARD = "Standard",
         JUST_IN_TIME = "JustInTime",
+    }
+}
+
+string_enum! {
+    AttachmentHashType {
+        SHA256 = "Sha256",
+    }
+}
+
+string_enum! {
+    AttachmentsSourceKey {
+        SOURCE_URL = "SourceUrl",
+        S3_FILE_URL = "S3FileUrl",
+        ATTACHMENT_REFERENCE = "AttachmentReference",
     }
 }
 
@@ -465,6 +899,75 @@ string_enum! {
         ACTIVATION_IDS = "ActivationIds",
         DEFAULT_INSTANCE_NAME = "DefaultInstanceName",
         IAM_ROLE = "IamRole",
+    }
+}
+
+string_enum! {
+    DocumentFilterKey {
+        NAME = "Name",
+        OWNER = "Owner",
+        PLATFORM_TYPES = "PlatformTypes",
+        DOCUMENT_TYPE = "DocumentType",
+    }
+}
+
+string_enum! {
+    DocumentFormat {
+        YAML = "YAML",
+        JSON = "JSON",
+        TEXT = "TEXT",
+    }
+}
+
+string_enum! {
+    DocumentHashType {
+        SHA256 = "Sha256",
+        SHA1 = "Sha1",
+    }
+}
+
+string_enum! {
+    DocumentParameterType {
+        STRING = "String",
+        STRING_LIST = "StringList",
+    }
+}
+
+string_enum! {
+    DocumentPermissionType {
+        SHARE = "Share",
+    }
+}
+
+string_enum! {
+    DocumentStatus {
+        CREATING = "Creating",
+        ACTIVE = "Active",
+        UPDATING = "Updating",
+        DELETING = "Deleting",
+        FAILED = "Failed",
+    }
+}
+
+string_enum! {
+    DocumentType {
+        COMMAND = "Command",
+        POLICY = "Policy",
+        AUTOMATION = "Automation",
+        SESSION = "Session",
+        PACKAGE = "Package",
+        APPLICATION_CONFIGURATION = "ApplicationConfiguration",
+        APPLICATION_CONFIGURATION_SCHEMA = "ApplicationConfigurationSchema",
+        DEPLOYMENT_STRATEGY = "DeploymentStrategy",
+        CHANGE_CALENDAR = "ChangeCalendar",
+        AUTOMATION_CHANGE_TEMPLATE = "Automation.ChangeTemplate",
+        PROBLEM_ANALYSIS = "ProblemAnalysis",
+        PROBLEM_ANALYSIS_TEMPLATE = "ProblemAnalysisTemplate",
+        CLOUD_FORMATION = "CloudFormation",
+        CONFORMANCE_PACK_TEMPLATE = "ConformancePackTemplate",
+        QUICK_SETUP = "QuickSetup",
+        MANUAL_APPROVAL_POLICY = "ManualApprovalPolicy",
+        AUTO_APPROVAL_POLICY = "AutoApprovalPolicy",
     }
 }
 
@@ -543,6 +1046,15 @@ string_enum! {
 }
 
 string_enum! {
+    ReviewStatus {
+        APPROVED = "APPROVED",
+        NOT_REVIEWED = "NOT_REVIEWED",
+        PENDING = "PENDING",
+        REJECTED = "REJECTED",
+    }
+}
+
+string_enum! {
     SessionFilterKey {
         INVOKED_AFTER = "InvokedAfter",
         INVOKED_BEFORE = "InvokedBefore",
@@ -582,12 +1094,32 @@ string_enum! {
 
 kinds! {
     ACCESS_TYPE = enumeration::<AccessType>();
+    ACCOUNT_ID = text().pattern(r"(?i)all|[0-9]{12}");
+    ACCOUNT_ID_LIST = list(&ACCOUNT_ID).length(0, 20);
+    ACCOUNT_SHARING_INFO = structure::<AccountSharingInfo>();
+    ACCOUNT_SHARING_INFO_LIST = list(&ACCOUNT_SHARING_INFO);
     ACTIVATION = structure::<Activation>();
     ACTIVATION_CODE = secret().length(20, 250);
     ACTIVATION_DESCRIPTION = text().length(0, 256);
     ACTIVATION_ID = text().pattern(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$");
     ACTIVATION_LIST = list(&ACTIVATION);
     ARCHITECTURE = text().length(0, 120);
+    ATTACHMENT_CONTENT = structure::<AttachmentContent>();
+    ATTACHMENT_CONTENT_LIST = list(&ATTACHMENT_CONTENT);
+    ATTACHMENT_HASH = text().length(0, 256);
+    ATTACHMENT_HASH_TYPE = enumeration::<AttachmentHashType>();
+    ATTACHMENT_IDENTIFIER = text().pattern(r"^[a-zA-Z0-9_\-.]{3,128}$");
+    ATTACHMENT_INFORMATION = structure::<AttachmentInformation>();
+    ATTACHMENT_INFORMATION_LIST = list(&ATTACHMENT_INFORMATION);
+    ATTACHMENT_NAME = text().pattern(r"^[a-zA-Z0-9_\-.]{3,128}$");
+    ATTACHMENTS_SOURCE = structure::<AttachmentsSource>();
+    ATTACHMENTS_SOURCE_KEY = enumeration::<AttachmentsSourceKey>();
+    ATTACHMENTS_SOURCE_LIST = list(&ATTACHMENTS_SOURCE).length(0, 20);
+    ATTACHMENTS_SOURCE_VALUE = text().length(1, 1024);
+    ATTACHMENTS_SOURCE_VALUES = list(&ATTACHMENTS_SOURCE_VALUE).length(1, 1);
+    CATEGORY = text().length(0, 128);
+    CATEGORY_ENUM_LIST = list(&CATEGORY).length(0, 3);
+    CATEGORY_LIST = list(&CATEGORY).length(0, 3);
     COMPUTER_NAME = text().length(1, 255);
     CONNECTION_STATUS = enumeration::<ConnectionStatus>();
     DEFAULT_INSTANCE_NAME = text().length(0, 256).pattern_unicode(r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$", r"^([a-zA-Z 0-9_.:/=+\-@]*)$");
@@ -596,7 +1128,40 @@ kinds! {
     DESCRIBE_ACTIVATIONS_FILTER_LIST = list(&DESCRIBE_ACTIVATIONS_FILTER);
     DESCRIBE_INSTANCE_PROPERTIES_MAX_RESULTS = integer().range(5, 1000);
     DOCUMENT_ARN = text().pattern(r"^[a-zA-Z0-9_\-.:/]{3,128}$");
+    DOCUMENT_CONTENT = text().length(1, usize::MAX);
+    DOCUMENT_DEFAULT_VERSION_DESCRIPTION = structure::<DocumentDefaultVersionDescription>();
+    DOCUMENT_DESCRIPTION = structure::<DocumentDescription>();
+    DOCUMENT_DISPLAY_NAME = text().length(0, 1024).pattern(r"^[\w\.\-\:\/ ]*$");
+    DOCUMENT_FILTER = structure::<DocumentFilter>();
+    DOCUMENT_FILTER_KEY = enumeration::<DocumentFilterKey>();
+    DOCUMENT_FILTER_LIST = list(&DOCUMENT_FILTER).length(1, usize::MAX);
+    DOCUMENT_FILTER_VALUE = text().length(1, usize::MAX);
+    DOCUMENT_FORMAT = enumeration::<DocumentFormat>();
+    DOCUMENT_HASH = text().length(0, 256);
+    DOCUMENT_HASH_TYPE = enumeration::<DocumentHashType>();
+    DOCUMENT_IDENTIFIER = structure::<DocumentIdentifier>();
+    DOCUMENT_IDENTIFIER_LIST = list(&DOCUMENT_IDENTIFIER);
+    DOCUMENT_KEY_VALUES_FILTER = structure::<DocumentKeyValuesFilter>();
+    DOCUMENT_KEY_VALUES_FILTER_KEY = text().length(1, 128);
+    DOCUMENT_KEY_VALUES_FILTER_LIST = list(&DOCUMENT_KEY_VALUES_FILTER).length(0, 6);
+    DOCUMENT_KEY_VALUES_FILTER_VALUE = text().length(1, 256);
+    DOCUMENT_KEY_VALUES_FILTER_VALUES = list(&DOCUMENT_KEY_VALUES_FILTER_VALUE);
     DOCUMENT_NAME = text().pattern(r"^[a-zA-Z0-9_\-.]{3,128}$");
+    DOCUMENT_PARAMETER = structure::<DocumentParameter>();
+    DOCUMENT_PARAMETER_LIST = list(&DOCUMENT_PARAMETER);
+    DOCUMENT_PARAMETER_TYPE = enumeration::<DocumentParameterType>();
+    DOCUMENT_PERMISSION_MAX_RESULTS = integer().range(1, 200);
+    DOCUMENT_PERMISSION_TYPE = enumeration::<DocumentPermissionType>();
+    DOCUMENT_REQUIRES = structure::<DocumentRequires>();
+    DOCUMENT_REQUIRES_LIST = list(&DOCUMENT_REQUIRES).length(1, usize::MAX);
+    DOCUMENT_SCHEMA_VERSION = text().pattern(r"([0-9]+)\.([0-9]+)");
+    DOCUMENT_STATUS = enumeration::<DocumentStatus>();
+    DOCUMENT_TYPE = enumeration::<DocumentType>();
+    DOCUMENT_VERSION = text().pattern(r"([$]LATEST|[$]DEFAULT|^[1-9][0-9]*$)");
+    DOCUMENT_VERSION_INFO = structure::<DocumentVersionInfo>();
+    DOCUMENT_VERSION_LIST = list(&DOCUMENT_VERSION_INFO).length(1, usize::MAX);
+    DOCUMENT_VERSION_NAME = text().pattern(r"^[a-zA-Z0-9_\-.]{1,128}$");
+    DOCUMENT_VERSION_NUMBER = text().pattern(r"(^[1-9][0-9]*$)");
     IP_ADDRESS = secret().length(1, 46);
     IAM_ROLE = text().length(0, 64);
     INSTANCE_AGGREGATED_ASSOCIATION_OVERVIEW = structure::<InstanceAggregatedAssociationOverview>();
@@ -636,6 +1201,7 @@ kinds! {
     PING_STATUS = enumeration::<PingStatus>();
     PLATFORM_NAME = text().length(0, 120);
     PLATFORM_TYPE = enumeration::<PlatformType>();
+    PLATFORM_TYPE_LIST = list(&PLATFORM_TYPE);
     PLATFORM_VERSION = text().length(0, 120);
     REGISTRATION_LIMIT = integer().range(1, 1000);
     REGISTRATION_METADATA_ITEM = structure::<RegistrationMetadataItem>();
@@ -643,8 +1209,16 @@ kinds! {
     REGISTRATION_METADATA_LIST = list(&REGISTRATION_METADATA_ITEM);
     REGISTRATION_METADATA_VALUE = text().length(1, 2048).pattern_as(r"^(?!\s*$).+", r"^.*\S.*$");
     REGISTRATIONS_COUNT = integer().range(1, 1000);
+    REQUIRE_TYPE = text().length(0, 128).pattern(r"^[a-zA-Z0-9_\-.]{1,128}$");
     RESOURCE_TYPE = enumeration::<ResourceType>();
     RESOURCE_TYPE_FOR_TAGGING = enumeration::<ResourceTypeForTagging>();
+    REVIEW_INFORMATION = structure::<ReviewInformation>();
+    REVIEW_INFORMATION_LIST = list(&REVIEW_INFORMATION).length(1, usize::MAX);
+    REVIEW_STATUS = enumeration::<ReviewStatus>();
+    REVIEWER = text().length(0, 50).pattern(r"^[a-zA-Z0-9_\-.]{1,128}$");
+    SERVICE_SETTING = structure::<ServiceSetting>();
+    SERVICE_SETTING_ID = text().length(1, 1000);
+    SERVICE_SETTING_VALUE = text().length(1, 4096);
     SESSION = structure::<Session>();
     SESSION_DETAILS = text().length(1, 1024);
     SESSION_FILTER = structure::<SessionFilter>();
@@ -666,6 +1240,7 @@ kinds! {
     SESSION_STATE = enumeration::<SessionState>();
     SESSION_STATUS = enumeration::<SessionStatus>();
     SESSION_TARGET = text().length(1, 400);
+    SHARED_DOCUMENT_VERSION = text().length(0, 8).pattern(r"([$]LATEST|[$]DEFAULT|[$]ALL)");
     SOURCE_ID = text().length(0, 128).pattern(r"^[a-zA-Z0-9:_-]*$");
     SOURCE_TYPE = enumeration::<SourceType>();
     STRING_LIST = list(&STRING);
@@ -673,16 +1248,28 @@ kinds! {
     TAG_KEY = text().length(1, 128).pattern_unicode(r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$", r"^([a-zA-Z 0-9_.:/=+\-@]*)$");
     TAG_LIST = list(&TAG).length(0, 1000);
     TAG_VALUE = text().length(0, 256).pattern_unicode(r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$", r"^([a-zA-Z 0-9_.:/=+\-@]*)$");
+    TARGET_TYPE = text().length(0, 200).pattern(r"^\/[\w\.\-\:\/]*$");
     TOKEN_VALUE = secret().length(0, 300);
     VERSION = text().pattern(r"^[0-9]{1,6}(\.[0-9]{1,6}){2,3}$");
 }
 
 errors! {
+    associated_instances = "AssociatedInstances" 400;
+    document_already_exists = "DocumentAlreadyExists" 400;
+    document_limit_exceeded = "DocumentLimitExceeded" 400;
+    document_permission_limit = "DocumentPermissionLimit" 400;
+    document_version_limit_exceeded = "DocumentVersionLimitExceeded" 400;
     does_not_exist_exception = "DoesNotExistException" 400;
+    duplicate_document_content = "DuplicateDocumentContent" 400;
+    duplicate_document_version_name = "DuplicateDocumentVersionName" 400;
     internal_server_error = "InternalServerError" 500;
     invalid_activation = "InvalidActivation" 400;
     invalid_activation_id = "InvalidActivationId" 400;
     invalid_document = "InvalidDocument" 400;
+    invalid_document_content = "InvalidDocumentContent" 400;
+    invalid_document_operation = "InvalidDocumentOperation" 400;
+    invalid_document_schema_version = "InvalidDocumentSchemaVersion" 400;
+    invalid_document_version = "InvalidDocumentVersion" 400;
     invalid_filter = "InvalidFilter" 400;
     invalid_filter_key = "InvalidFilterKey" 400;
     invalid_instance_id = "InvalidInstanceId" 400;
@@ -690,8 +1277,12 @@ errors! {
     invalid_instance_property_filter_value = "InvalidInstancePropertyFilterValue" 400;
     invalid_next_token = "InvalidNextToken" 400;
     invalid_parameters = "InvalidParameters" 400;
+    invalid_permission_type = "InvalidPermissionType" 400;
     invalid_resource_id = "InvalidResourceId" 400;
     invalid_resource_type = "InvalidResourceType" 400;
+    max_document_size_exceeded = "MaxDocumentSizeExceeded" 400;
+    no_longer_supported_exception = "NoLongerSupportedException" 400;
+    service_setting_not_found = "ServiceSettingNotFound" 400;
     target_not_connected = "TargetNotConnected" 400;
     too_many_tags_error = "TooManyTagsError" 400;
     too_many_updates = "TooManyUpdates" 400;

@@ -1,6 +1,8 @@
 //! One client and one node with a server of their own between them: how each kind is started, and
 //! what is written about a case.
 
+pub(crate) mod commands;
+
 use std::{
     env, fmt,
     fs::{self, File},
@@ -346,7 +348,7 @@ impl Pairing {
     }
 
     fn client_command(&self) -> Result<Command> {
-        let mut command = match self.client {
+        let command = match self.client {
             Client::Sortie => {
                 let mut command = self.installation.command("sortie")?;
                 command.args(["start", &self.node_id]);
@@ -354,6 +356,27 @@ impl Pairing {
             }
             Client::OurPlugin | Client::OfficialPlugin => self.start_session()?,
         };
+        self.past_the_network(command)
+    }
+
+    /// `sortie exec` with these options.
+    pub(crate) fn exec(&self, options: &[&str], words: &[&str]) -> Result<Command> {
+        let mut command = self.installation.command("sortie")?;
+        command.arg("exec").args(options);
+        command.arg(&self.node_id).arg("--").args(words);
+        self.past_the_network(command)
+    }
+
+    /// The stock CLI with a session document; parameters as JSON.
+    pub(crate) fn document(&self, name: &str, parameters: &Value) -> Result<Command> {
+        let mut command = self.start_session()?;
+        let parameters = parameters.to_string();
+        command.args(["--document-name", name, "--parameters", &parameters]);
+        self.past_the_network(command)
+    }
+
+    /// With the client's breakable network between it and the server, and its plugin in `PATH`.
+    fn past_the_network(&self, mut command: Command) -> Result<Command> {
         command.env("AWS_ENDPOINT_URL", &self.endpoint);
         let folder = self.station.plugin.as_deref().and_then(Path::parent);
         if let Some(folder) = folder {

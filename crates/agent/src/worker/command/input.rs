@@ -40,7 +40,7 @@ impl Input {
     /// Whether the next message may be taken from the client. One that keeps to the window always finds
     /// room.
     pub(super) fn has_room(&self) -> bool {
-        self.pending_bytes < stdin::WINDOW && self.pending.len() * OVERHEAD < OVERHEAD_LIMIT
+        self.pending_bytes <= stdin::WINDOW && self.pending.len() * OVERHEAD <= OVERHEAD_LIMIT
     }
 
     pub(super) fn push(&mut self, bytes: Bytes) {
@@ -112,5 +112,78 @@ impl Input {
     /// The client hears of it.
     pub(super) fn told(&mut self, taken: u64) {
         self.told = taken;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn input() -> (Input, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let writer = PipeWriter::from_owned_fd(writer.into()).unwrap();
+        (Input::new(Some(writer)), reader)
+    }
+
+    #[tokio::test]
+    async fn a_whole_window_has_room_and_nothing_beyond_it() {
+        let (mut input, _command) = input();
+        for _ in 0..16 {
+            assert!(input.has_room());
+            input.push(vec![0; stdin::WINDOW / 16].into());
+        }
+        // For the signal behind it.
+        assert!(input.has_room());
+        input.push(Bytes::from_static(b"x"));
+        assert!(!input.has_room());
+    }
+
+    #[tokio::test]
+    async fn many_small_messages_are_bounded_too() {
+        let (mut input, _command) = input();
+        let mut messages = 0;
+        while input.has_room() {
+            input.push(Bytes::from_static(b"x"));
+            messages += 1;
+        }
+        assert!(messages <= 5000, "{messages}");
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_is_told_in_steps_and_the_end_comes_last() {
+        let (mut input, mut command) = input();
+        input.push(vec![7; 100_000].into());
+        input.push(vec![8; 200_000].into());
+        input.end();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            command.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        assert_eq!(input.news(), None);
+        while input.pipe.is_some() {
+            input.writable().await;
+            input.write();
+        }
+        assert_eq!(input.news(), Some(300_000));
+        input.told(300_000);
+        assert_eq!(input.news(), None);
+        let bytes = read.await.unwrap();
+        assert_eq!(bytes.len(), 300_000);
+        assert!(bytes[..100_000].iter().all(|&byte| byte == 7));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_is_thrown_away_and_counts_as_taken() {
+        let (mut input, command) = input();
+        drop(command);
+        input.push(vec![0; stdin::WINDOW].into());
+        input.writable().await;
+        input.write();
+        assert_eq!(input.news(), Some(stdin::WINDOW as u64));
+        input.push(Bytes::from_static(b"more"));
+        assert!(input.has_room());
     }
 }

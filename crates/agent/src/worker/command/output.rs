@@ -99,3 +99,60 @@ impl Output {
         self.is_open() && self.owed > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// An output, and where its command writes.
+    fn output(prefix: &str) -> (Output, io::PipeWriter) {
+        let (reader, writer) = io::pipe().unwrap();
+        let reader = PipeReader::from_owned_fd(reader.into()).unwrap();
+        (Output::new(Some(reader), prefix.to_owned()), writer)
+    }
+
+    async fn chunk(output: &mut Output, room: usize) -> String {
+        let mut buffer = vec![0; room];
+        output.readable().await;
+        String::from_utf8(output.read(&mut buffer).to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_chunk_begins_with_the_prefix_unless_a_line_goes_on() {
+        let (mut output, mut command) = output("E:");
+        for (written, sent) in [("a\nb", "E:a\nb"), ("c", "c"), ("d\n", "d\n"), ("e", "E:e")] {
+            command.write_all(written.as_bytes()).unwrap();
+            assert_eq!(chunk(&mut output, 100).await, sent);
+        }
+    }
+
+    #[tokio::test]
+    async fn no_chunk_is_larger_than_its_room_and_none_is_a_prefix_alone() {
+        let (mut output, mut command) = output("E:");
+        command.write_all(b"abc\n").unwrap();
+        assert!(!output.fits(2));
+        assert_eq!(chunk(&mut output, 2).await, "");
+        assert!(output.fits(3));
+        for sent in ["E:a", "bc\n"] {
+            assert_eq!(chunk(&mut output, 3).await, sent);
+        }
+        drop(command);
+        assert_eq!(chunk(&mut output, 3).await, "");
+        assert!(!output.is_open());
+    }
+
+    #[tokio::test]
+    async fn what_waited_at_the_commands_end_is_owed_until_it_is_read() {
+        let (mut output, mut command) = output("");
+        command.write_all(b"abcdef").unwrap();
+        output.note_what_waits();
+        assert_eq!(chunk(&mut output, 4).await, "abcd");
+        assert!(output.is_owed());
+        // Somebody else's.
+        command.write_all(b"ghi").unwrap();
+        assert_eq!(chunk(&mut output, 4).await, "efgh");
+        assert!(!output.is_owed() && output.is_open());
+    }
+}

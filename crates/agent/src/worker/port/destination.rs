@@ -9,8 +9,11 @@ use std::{
 
 use sortie_channel::streams::{Refusal, RefusalCode};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
+    net::{
+        TcpStream, lookup_host,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     time::{Instant, timeout, timeout_at},
 };
 
@@ -27,10 +30,41 @@ const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 /// How long all of them together may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(12);
 
+/// What a connection is read from.
+pub(super) trait Source: AsyncRead + Send + Unpin {
+    /// Has the other side see, once both halves are closed, that the connection was broken off, as far
+    /// as that can be shown.
+    fn abort(&self) {}
+}
+
+/// What a connection is written to.
+pub(super) trait Sink: AsyncWrite + Send + Unpin {
+    /// Closes this half without saying that it has ended.
+    fn abort(self: Box<Self>) {}
+}
+
+impl<T: AsyncRead + Send> Source for ReadHalf<T> {}
+
+impl<T: AsyncWrite + Send> Sink for WriteHalf<T> {}
+
+impl Source for OwnedReadHalf {
+    fn abort(&self) {
+        if let Err(error) = os::reset_on_close(self.as_ref()) {
+            tracing::debug!(%error, "a broken connection will look closed");
+        }
+    }
+}
+
+impl Sink for OwnedWriteHalf {
+    fn abort(self: Box<Self>) {
+        self.forget();
+    }
+}
+
 /// Two directions of bytes: a socket, or a service within this process.
 pub(super) struct Connection {
-    pub(super) reader: Box<dyn AsyncRead + Send + Unpin>,
-    pub(super) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(super) reader: Box<dyn Source>,
+    pub(super) writer: Box<dyn Sink>,
 }
 
 impl Connection {
@@ -53,6 +87,12 @@ impl Connection {
             reader: Box::new(reader),
             writer: Box::new(writer),
         }
+    }
+
+    /// Breaks it off: what has arrived at the other side does not pass for everything.
+    pub(super) fn abort(self) {
+        self.reader.abort();
+        self.writer.abort();
     }
 }
 
@@ -108,7 +148,9 @@ fn worse(before: io::Error, now: io::Error) -> io::Error {
 
 /// All addresses of a host. Those of this machine need no resolver.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Refusal> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let addresses = if host.eq_ignore_ascii_case(LOCALHOST) {
         vec![
             SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
@@ -151,10 +193,7 @@ fn failed(target: &Target, error: &io::Error) -> Refusal {
             RefusalCode::Refused,
             format!("connection refused by {target}"),
         ),
-        Kind::TimedOut => (
-            RefusalCode::Unreachable,
-            format!("no answer from {target}"),
-        ),
+        Kind::TimedOut => (RefusalCode::Unreachable, format!("no answer from {target}")),
         Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::AddrNotAvailable => {
             (RefusalCode::Unreachable, format!("no route to {target}"))
         }
@@ -221,7 +260,11 @@ mod tests {
         );
         let unknown = refused(&tcp("no-such-host.invalid", 80)).await;
         assert_eq!(unknown.code, RefusalCode::UnknownHost);
-        for host in ["169.254.169.254", "::ffff:169.254.169.254", "[fd00:ec2::254]"] {
+        for host in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "[fd00:ec2::254]",
+        ] {
             let forbidden = refused(&tcp(host, 80)).await;
             assert_eq!(forbidden.code, RefusalCode::Forbidden);
             assert_eq!(

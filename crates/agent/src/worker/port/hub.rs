@@ -58,6 +58,8 @@ pub(super) trait Multiplexer: Send + 'static {
     /// The next message to the client, of about `limit` bytes at most.
     fn next_message(&mut self, limit: usize) -> Option<(PayloadType, Bytes)>;
     fn has_message(&self) -> bool;
+    /// How many streams there are, those included that only have something left to send.
+    fn count(&self) -> usize;
     /// Whether what the client sends has a place now.
     fn takes_input(&self) -> bool;
     fn open(&mut self) -> Result<u32, TooManyStreams>;
@@ -186,8 +188,10 @@ impl<M: Multiplexer> Hub<M> {
         message
     }
 
-    pub(super) fn has_message(&self) -> bool {
-        self.lock().multiplexer.has_message()
+    /// Whether no stream is left, nor anything to be said of one.
+    pub(super) fn is_done(&self) -> bool {
+        let inner = self.lock();
+        inner.multiplexer.count() == 0 && !inner.multiplexer.has_message()
     }
 
     pub(super) fn keep_alive(&self) {
@@ -234,15 +238,18 @@ impl<M: Multiplexer> Hub<M> {
     }
 
     /// Carries bytes both ways between a stream and a connection until both directions have ended.
-    pub(super) async fn carry(&self, id: u32, connection: Connection) {
-        let up = self.carry_up(id, connection.reader);
-        let down = self.carry_down(id, connection.writer);
+    pub(super) async fn carry(&self, id: u32, mut connection: Connection) {
+        let up = self.carry_up(id, &mut connection.reader);
+        let down = self.carry_down(id, &mut connection.writer);
         let carried = tokio::try_join!(up, down);
         let mut inner = self.lock();
         inner.slots.remove(&id);
         if let Err(error) = carried {
             tracing::debug!(id, %error, "a connection broke");
             inner.multiplexer.reset(id);
+            if M::HALF_CLOSE {
+                connection.abort();
+            }
         }
         inner.settle();
         self.tell(&inner);
@@ -251,13 +258,17 @@ impl<M: Multiplexer> Hub<M> {
     async fn carry_up(
         &self,
         id: u32,
-        mut reader: Box<dyn AsyncRead + Send + Unpin>,
+        reader: &mut (impl AsyncRead + Unpin),
     ) -> Result<(), Broken> {
         loop {
-            let read = std::future::poll_fn(|context| self.poll_read(id, &mut reader, context));
+            let read = std::future::poll_fn(|context| self.poll_read(id, reader, context));
             let bytes = read.await?;
             let mut inner = self.lock();
             if bytes.is_empty() {
+                // What is not written yet of a stream that the client has ended still is.
+                if !M::HALF_CLOSE && inner.slots.get(&id).is_some_and(|slot| slot.is_finished) {
+                    return Ok(());
+                }
                 inner.multiplexer.finish(id);
                 if !M::HALF_CLOSE
                     && let Some(slot) = inner.slots.get_mut(&id)
@@ -313,14 +324,15 @@ impl<M: Multiplexer> Hub<M> {
     async fn carry_down(
         &self,
         id: u32,
-        mut writer: Box<dyn AsyncWrite + Send + Unpin>,
+        writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Broken> {
         while let Some(mut bytes) =
             std::future::poll_fn(|context| self.poll_bytes(id, context)).await?
         {
             while bytes.has_remaining() {
-                let write =
-                    std::future::poll_fn(|context| self.poll_write(id, &mut writer, &bytes, context));
+                let write = std::future::poll_fn(|context| {
+                    self.poll_write(id, writer, &bytes, context)
+                });
                 let written = write.await?;
                 bytes.advance(written);
                 let mut inner = self.lock();

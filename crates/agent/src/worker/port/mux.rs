@@ -71,7 +71,10 @@ impl Multiplexer for OfficialMux {
 
     fn next_message(&mut self, limit: usize) -> Option<(PayloadType, Bytes)> {
         if let Some(flag) = self.flags.pop_front() {
-            return Some((PayloadType::FLAG, Bytes::copy_from_slice(&flag.to_be_bytes())));
+            return Some((
+                PayloadType::FLAG,
+                Bytes::copy_from_slice(&flag.to_be_bytes()),
+            ));
         }
         let bytes = self.smux.take_outgoing(limit.min(LARGEST_MESSAGE))?;
         if self.was_full && self.smux.queued() < QUEUE {
@@ -83,6 +86,10 @@ impl Multiplexer for OfficialMux {
 
     fn has_message(&self) -> bool {
         !self.flags.is_empty() || self.smux.queued() > 0
+    }
+
+    fn count(&self) -> usize {
+        self.smux.streams()
     }
 
     fn takes_input(&self) -> bool {

@@ -207,7 +207,10 @@ mod tests {
     fn the_kind_follows_from_type_and_destination() {
         let socket = Target::Socket("/run/db.sock".into());
         let table = [
-            (json!({"portNumber": "22"}), PortKind::Stdio(tcp("localhost", 22))),
+            (
+                json!({"portNumber": "22"}),
+                PortKind::Stdio(tcp("localhost", 22)),
+            ),
             (
                 json!({"portNumber": "22", "type": "Else", "host": " "}),
                 PortKind::Stdio(tcp("localhost", 22)),
@@ -256,7 +259,10 @@ mod tests {
                 json!({"portNumber": "80", "host": "::ffff:169.254.169.254"}),
                 "Forwarding to IP address ::ffff:169.254.169.254 is forbidden.",
             ),
-            (json!({"type": "LocalPortForwarding", "socket": "db.sock"}), "absolute"),
+            (
+                json!({"type": "LocalPortForwarding", "socket": "db.sock"}),
+                "absolute",
+            ),
             (
                 json!({"type": "ReverseForwarding", "portNumber": "80", "bindAddress": "0.0.0.0"}),
                 "not on 0.0.0.0",

@@ -55,6 +55,10 @@ impl Multiplexer for OurStreams {
         self.0.has_message()
     }
 
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
     fn takes_input(&self) -> bool {
         !self.0.is_backed_up()
     }
