@@ -122,8 +122,10 @@ fn times(meta: &Meta) -> Timestamps {
 /// Whether a name still belongs to this open file.
 pub(crate) fn is_named(parent: impl AsFd, name: &[u8], file: &File) -> io::Result<bool> {
     let own = file.metadata()?;
-    Ok(look(parent, name)?
-        .is_some_and(|stat| stat.st_dev == own.dev() && stat.st_ino == own.ino()))
+    Ok(
+        look(parent, name)?
+            .is_some_and(|stat| stat.st_dev == own.dev() && stat.st_ino == own.ino()),
+    )
 }
 
 /// A SHA-256 that is being made.
@@ -150,11 +152,7 @@ impl Sum {
     }
 
     /// The sum of a file's next `length` bytes; `None` when it has fewer.
-    pub(crate) fn of(
-        file: &mut File,
-        length: u64,
-        stop: &Stop,
-    ) -> Result<Option<Self>, ReadError> {
+    pub(crate) fn of(file: &mut File, length: u64, stop: &Stop) -> Result<Option<Self>, ReadError> {
         let mut sum = Self::new();
         let mut left = length;
         let mut block = vec![0; BLOCK];

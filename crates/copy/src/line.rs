@@ -144,12 +144,18 @@ pub(crate) fn nodes_hello() -> Message {
 /// Tells the other end why nothing more comes, and waits until it has gone: a stream that is closed
 /// with bytes unread would lose what was said.
 pub(crate) fn say_goodbye(stream: &UnixStream, output: &Output<'_>, error: &CopyError) {
-    if !matches!(error, CopyError::Told(_) | CopyError::Line(_) | CopyError::Left) {
+    if !matches!(
+        error,
+        CopyError::Told(_) | CopyError::Line(_) | CopyError::Left
+    ) {
         // Who cannot be told has gone.
         let _ = output.tell(&Message::Fatal(error.to_string()));
     }
     let _ = stream.shutdown(Shutdown::Write);
-    if !matches!(error, CopyError::Stopped | CopyError::Line(_) | CopyError::Left) {
+    if !matches!(
+        error,
+        CopyError::Stopped | CopyError::Line(_) | CopyError::Left
+    ) {
         let mut rest = stream;
         let _ = io::copy(&mut rest, &mut io::sink());
     }

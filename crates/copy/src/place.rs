@@ -31,7 +31,11 @@ impl Place {
     pub(crate) fn find(path: &Path, must_be_directory: bool) -> Result<Self, String> {
         let shown = path.display();
         let text = path.as_os_str().as_bytes();
-        let path = if text.is_empty() { Path::new(".") } else { path };
+        let path = if text.is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
         let fails = |what: &Path, error: &std::io::Error| {
             format!("cannot open {}: {}", what.display(), spoken(error))
         };

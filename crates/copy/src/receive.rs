@@ -329,9 +329,8 @@ impl Receiver<'_> {
 
     /// Where the next entry goes; or its path and why it goes nowhere.
     fn spot(&mut self, name: Option<Name>) -> Result<Spot, (PathBuf, String)> {
-        let path_of = |parent: &Path, name: &Name| {
-            parent.join(std::ffi::OsStr::from_bytes(name.as_bytes()))
-        };
+        let path_of =
+            |parent: &Path, name: &Name| parent.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
         match (self.levels.last(), name) {
             (Some(Level::Open(directory)), Some(name)) => Ok(Spot {
                 directory: Arc::clone(directory),

@@ -160,13 +160,7 @@ impl Scan {
         }
     }
 
-    fn enter(
-        &mut self,
-        directory: OwnedFd,
-        meta: Meta,
-        name: Option<Name>,
-        path: PathBuf,
-    ) -> Step {
+    fn enter(&mut self, directory: OwnedFd, meta: Meta, name: Option<Name>, path: PathBuf) -> Step {
         let entries = match Dir::read_from(&directory) {
             Ok(entries) => entries,
             Err(error) => return failed(path, &error.into()),
@@ -185,18 +179,18 @@ impl Scan {
             return Step::Leave;
         };
         let directory = Arc::clone(&level.directory);
-        let path = level.path.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        let path = level
+            .path
+            .join(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let stat = match files::look(&*directory, name.as_bytes()) {
             Ok(Some(stat)) => stat,
             Ok(None) => return failed(path, &io::ErrorKind::NotFound.into()),
             Err(error) => return failed(path, &error),
         };
         match files::file_type(&stat) {
-            FileType::Directory if self.levels.len() >= DEEPEST => problem(
-                ProblemKind::Failed,
-                path,
-                "it lies in too many directories",
-            ),
+            FileType::Directory if self.levels.len() >= DEEPEST => {
+                problem(ProblemKind::Failed, path, "it lies in too many directories")
+            }
             FileType::Directory => match files::open_directory(&*directory, name.as_bytes()) {
                 Ok(opened) => self.enter(opened, files::meta(&stat), Some(name), path),
                 Err(error) => failed(path, &error),
@@ -227,11 +221,9 @@ fn file(stat: &Stat, name: Option<Name>, path: PathBuf, content: Content) -> Ste
 
 fn link(directory: &OwnedFd, stat: &Stat, name: Name, path: PathBuf) -> Step {
     match rustix::fs::readlinkat(directory, name.as_bytes(), Vec::new()) {
-        Ok(target) if target.as_bytes().len() > LONGEST_TARGET => problem(
-            ProblemKind::Failed,
-            path,
-            "the link's target is too long",
-        ),
+        Ok(target) if target.as_bytes().len() > LONGEST_TARGET => {
+            problem(ProblemKind::Failed, path, "the link's target is too long")
+        }
         Ok(target) => Step::Link {
             meta: files::meta(stat),
             name,

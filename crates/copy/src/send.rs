@@ -358,9 +358,7 @@ impl Sender<'_> {
                 self.send_bytes(entry, &mut reading, size, offset, sum)
             }
             Err(ReadError::Stopped(error)) => Err(error),
-            Err(ReadError::Io(error)) => {
-                self.output.write(&Message::Abort(entry, spoken(&error)))
-            }
+            Err(ReadError::Io(error)) => self.output.write(&Message::Abort(entry, spoken(&error))),
         }
     }
 
@@ -398,7 +396,11 @@ impl Sender<'_> {
             let left = size.map_or(u64::MAX, |size| size.saturating_sub(sent));
             let most = usize::try_from(left).unwrap_or(BLOCK).min(block.len());
             let place = block.get_mut(..most).unwrap_or_default();
-            let read = if most == 0 { Ok(0) } else { reading.read(place) };
+            let read = if most == 0 {
+                Ok(0)
+            } else {
+                reading.read(place)
+            };
             let read = match read {
                 Ok(0) if size.is_some_and(|size| sent < size) => {
                     Err(io::Error::other("it became shorter while it was copied"))

@@ -42,7 +42,9 @@ impl Upload {
                 umask: self.umask,
             };
             let target = Target::Path(self.path);
-            receive_all(&mut input, &output, &hello, target, manner, &Unwatched, stop)
+            receive_all(
+                &mut input, &output, &hello, target, manner, &Unwatched, stop,
+            )
         })();
         if let Err(error) = &served {
             say_goodbye(stream, &output, error);
@@ -68,7 +70,9 @@ impl Download {
                 ..Wishes::default()
             };
             let source = Source::Paths(vec![self.path]);
-            send_all(stream, &mut input, &output, source, wishes, &Unwatched, stop)
+            send_all(
+                stream, &mut input, &output, source, wishes, &Unwatched, stop,
+            )
         })();
         if let Err(error) = &served {
             say_goodbye(stream, &output, error);

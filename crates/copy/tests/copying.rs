@@ -192,15 +192,30 @@ fn a_directory_that_is_there_takes_the_source_under_its_name() {
     let expected = ["lone", "one", "source", "source/one"].map(PathBuf::from);
     assert_eq!(found, expected);
 
-    let error = upload(paths([&lone]), &folder.path().join("no/where"), RECURSIVE, &log);
+    let error = upload(
+        paths([&lone]),
+        &folder.path().join("no/where"),
+        RECURSIVE,
+        &log,
+    );
     let why = error.unwrap_err().to_string();
     assert!(why.contains("no such file or directory"), "{why}");
     let into = Wishes {
         into_directory: true,
         ..RECURSIVE
     };
-    let error = upload(paths([&lone, &source]), &folder.path().join("new"), into, &log);
-    assert!(error.unwrap_err().to_string().contains("is not a directory"));
+    let error = upload(
+        paths([&lone, &source]),
+        &folder.path().join("new"),
+        into,
+        &log,
+    );
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("is not a directory")
+    );
 }
 
 #[test]
@@ -397,12 +412,23 @@ fn what_cannot_be_copied_is_told_and_the_rest_arrives() {
     fs::create_dir_all(to.join("source/taken")).unwrap();
     fs::write(to.join("source/way"), "file").unwrap();
     let log = Log::default();
-    upload(paths([&source, &folder.path().join("no")]), &to, RECURSIVE, &log).unwrap();
+    upload(
+        paths([&source, &folder.path().join("no")]),
+        &to,
+        RECURSIVE,
+        &log,
+    )
+    .unwrap();
     drop(socket);
     assert_eq!(fs::read(to.join("source/file")).unwrap(), b"good");
     let failed: Vec<PathBuf> = log.failed().into_keys().collect();
     let missing = folder.path().join("no");
-    let expected = [missing.as_path(), Path::new("source/taken"), Path::new("source/way"), Path::new("source/way/in")];
+    let expected = [
+        missing.as_path(),
+        Path::new("source/taken"),
+        Path::new("source/way"),
+        Path::new("source/way/in"),
+    ];
     assert_eq!(failed, expected);
     let skipped = log.0.lock().unwrap().iter().any(
         |told| matches!(told, Told::Skipped { path, .. } if path == Path::new("source/socket")),
@@ -428,7 +454,11 @@ fn nothing_is_written_or_read_through_a_link_below_what_was_named() {
     upload(paths([&source]), &to, RECURSIVE, &log).unwrap();
     assert_eq!(fs::read(outside.join("file")).unwrap(), b"precious");
     assert_eq!(fs::read(to.join("source/file")).unwrap(), b"new");
-    assert!(!fs::symlink_metadata(to.join("source/file")).unwrap().is_symlink());
+    assert!(
+        !fs::symlink_metadata(to.join("source/file"))
+            .unwrap()
+            .is_symlink()
+    );
     assert!(log.failed()[Path::new("source/sub")].contains("symbolic link"));
 
     // A link in the source is copied as a link.

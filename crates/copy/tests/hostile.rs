@@ -51,11 +51,11 @@ impl Stranger {
         Self::with(move |stream| node.serve(stream, &Stop::default()))
     }
 
-    fn with(
-        serve: impl FnOnce(&UnixStream) -> Result<(), CopyError> + Send + 'static,
-    ) -> Self {
+    fn with(serve: impl FnOnce(&UnixStream) -> Result<(), CopyError> + Send + 'static) -> Self {
         let (stream, there) = UnixStream::pair().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         let mut stranger = Self {
             stream,
             decoder: Decoder::default(),
@@ -145,7 +145,11 @@ fn a_link_that_came_first_is_not_written_through() {
     let link = |name_of_it: &str, target: &Path| Message::Link {
         meta: META,
         name: name(name_of_it).unwrap(),
-        target: target.to_owned().into_os_string().into_encoded_bytes().into(),
+        target: target
+            .to_owned()
+            .into_os_string()
+            .into_encoded_bytes()
+            .into(),
     };
     let mut stranger = Stranger::uploading(&to);
     stranger.say(&[
@@ -207,7 +211,10 @@ fn a_lie_about_a_size_ends_the_copy_and_leaves_no_file() {
     let data = || Message::Data("abc".into());
     for (size, messages) in [
         (2, vec![Message::Start(0, 0), data()]),
-        (4, vec![Message::Start(0, 0), data(), Message::End(Digest([0; 32]))]),
+        (
+            4,
+            vec![Message::Start(0, 0), data(), Message::End(Digest([0; 32]))],
+        ),
         (4, vec![data()]),
         (4, vec![Message::Start(0, 2)]),
         (4, vec![Message::Start(9, 0)]),
@@ -226,7 +233,9 @@ fn a_lie_about_a_size_ends_the_copy_and_leaves_no_file() {
 fn what_is_announced_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let mut stranger = Stranger::uploading(folder.path());
-    let files: Vec<Message> = (0..=WINDOW).map(|number| file(&number.to_string(), 1)).collect();
+    let files: Vec<Message> = (0..=WINDOW)
+        .map(|number| file(&number.to_string(), 1))
+        .collect();
     stranger.say(&files);
     for _ in 0..WINDOW {
         assert!(matches!(stranger.hear(), Message::Want(..)));
@@ -270,5 +279,8 @@ fn the_end_of_the_stream_in_the_middle_keeps_what_came() {
     stranger.say(&[Message::Start(0, 0), Message::Data("abc".into())]);
     assert!(matches!(stranger.leave(), Err(CopyError::Left)));
     assert!(!folder.path().join("a").exists());
-    assert_eq!(fs::read(folder.path().join(".a.sortie-part")).unwrap(), b"abc");
+    assert_eq!(
+        fs::read(folder.path().join(".a.sortie-part")).unwrap(),
+        b"abc"
+    );
 }

@@ -270,7 +270,12 @@ mod tests {
     fn a_file_comes_whole_or_from_where_it_was_wanted() {
         for (offset, length) in [(4, 6), (0, 10)] {
             let mut incoming = asked();
-            for message in [Message::Start(0, offset), data(length), end(), Message::Finish] {
+            for message in [
+                Message::Start(0, offset),
+                data(length),
+                end(),
+                Message::Finish,
+            ] {
                 assert_eq!(incoming.take(&message), Ok(()), "{message:?}");
             }
             assert!(incoming.is_finished());

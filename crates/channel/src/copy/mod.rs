@@ -15,8 +15,8 @@ mod wire;
 pub use self::{
     incoming::{Incoming, Rule},
     wire::{
-        DIGEST_LEN, Decoder, Digest, Hello, LARGEST_DATA, Message, MessageError, Meta, Name, NameError,
-        ProblemKind,
+        DIGEST_LEN, Decoder, Digest, Hello, LARGEST_DATA, Message, MessageError, Meta, Name,
+        NameError, ProblemKind,
     },
 };
 

@@ -400,13 +400,9 @@ impl Message {
         let short = |_| MessageError::Length(kind, length);
         let content = MessageError::Content(kind);
         Ok(match kind {
-            kind::HELLO => {
-                Self::Hello(serde_json::from_slice(&payload).map_err(|_| content)?)
-            }
+            kind::HELLO => Self::Hello(serde_json::from_slice(&payload).map_err(|_| content)?),
             kind::FATAL => Self::Fatal(text(&payload, content)?),
-            kind::ENTER => {
-                Self::Enter(Meta::parse(&mut payload, kind)?, optional_name(&payload)?)
-            }
+            kind::ENTER => Self::Enter(Meta::parse(&mut payload, kind)?, optional_name(&payload)?),
             kind::LEAVE => Self::Leave,
             kind::FILE => Self::File {
                 meta: Meta::parse(&mut payload, kind)?,
@@ -595,9 +591,8 @@ mod tests {
                 totals: flags[3],
             })),
             ".{0,40}".prop_map(Message::Fatal),
-            (meta(), proptest::option::of(name())).prop_map(|(meta, name)| {
-                Message::Enter(meta, name)
-            }),
+            (meta(), proptest::option::of(name()))
+                .prop_map(|(meta, name)| { Message::Enter(meta, name) }),
             Just(Message::Leave),
             (
                 meta(),
@@ -605,8 +600,11 @@ mod tests {
                 proptest::option::of(name())
             )
                 .prop_map(|(meta, size, name)| Message::File { meta, size, name }),
-            (meta(), name(), path.clone())
-                .prop_map(|(meta, name, target)| Message::Link { meta, name, target }),
+            (meta(), name(), path.clone()).prop_map(|(meta, name, target)| Message::Link {
+                meta,
+                name,
+                target
+            }),
             (any::<bool>(), path, ".{0,40}").prop_map(|(is_skipped, path, why)| {
                 let kind = if is_skipped {
                     ProblemKind::Skipped
@@ -660,7 +658,17 @@ mod tests {
 
     #[test]
     fn names_never_lead_out_of_their_directory() {
-        for name in ["", ".", "..", "/", "a/b", "/etc/passwd", "../x", "a\0b", &"x".repeat(256)] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "/",
+            "a/b",
+            "/etc/passwd",
+            "../x",
+            "a\0b",
+            &"x".repeat(256),
+        ] {
             assert_eq!(Name::new(name.to_owned()), Err(NameError), "{name:?}");
         }
         for name in ["...", "..a", "a..", " ", "-rf", "\n", &"x".repeat(255)] {
@@ -671,7 +679,12 @@ mod tests {
             decoded(&raw(kind::ENTER, &hostile)),
             Err(MessageError::Name(NameError))
         );
-        let hostile = [&[0; META_LEN][..], &[0, 0, 0, 0, 0, 0, 0, 1], b"../../etc/passwd"].concat();
+        let hostile = [
+            &[0; META_LEN][..],
+            &[0, 0, 0, 0, 0, 0, 0, 1],
+            b"../../etc/passwd",
+        ]
+        .concat();
         assert_eq!(
             decoded(&raw(kind::FILE, &hostile)),
             Err(MessageError::Name(NameError))
@@ -721,14 +734,23 @@ mod tests {
         let mode = [&[0, 1, 0, 0][..], &[0; 12]].concat();
         assert_eq!(decoded(&raw(kind::ENTER, &mode)), content(kind::ENTER));
         let nanoseconds = [&[0; 12][..], &[0xff; 4]].concat();
-        assert_eq!(decoded(&raw(kind::ENTER, &nanoseconds)), content(kind::ENTER));
+        assert_eq!(
+            decoded(&raw(kind::ENTER, &nanoseconds)),
+            content(kind::ENTER)
+        );
         let no_target = [&[0; META_LEN][..], &[2], b"ab"].concat();
         assert_eq!(
             decoded(&raw(kind::LINK, &no_target)),
             Err(MessageError::Length(kind::LINK, META_LEN + 3)).or(content(kind::LINK))
         );
-        assert_eq!(decoded(&raw(kind::PROBLEM, &[0, 0, 9, 1])), content(kind::PROBLEM));
-        assert_eq!(decoded(&raw(kind::PROBLEM, &[7, 0, 0])), content(kind::PROBLEM));
+        assert_eq!(
+            decoded(&raw(kind::PROBLEM, &[0, 0, 9, 1])),
+            content(kind::PROBLEM)
+        );
+        assert_eq!(
+            decoded(&raw(kind::PROBLEM, &[7, 0, 0])),
+            content(kind::PROBLEM)
+        );
     }
 
     #[test]

@@ -5,10 +5,7 @@ use std::{
     fs::File,
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::Receiver,
-    },
+    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
 };
 
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};

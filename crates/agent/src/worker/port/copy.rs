@@ -67,9 +67,7 @@ impl CopyPlan {
         let text = self.path.to_string_lossy();
         let path = match text.strip_prefix("~") {
             Some("") => home.to_owned(),
-            Some(rest) if rest.starts_with('/') => {
-                join(home, rest.trim_start_matches('/'))
-            }
+            Some(rest) if rest.starts_with('/') => join(home, rest.trim_start_matches('/')),
             _ => join(home, &text),
         };
         Self {

@@ -42,11 +42,7 @@ use super::outside::{End, Outside};
 use crate::os;
 
 /// Runs a port session to its end.
-pub(super) async fn run(
-    plan: &PortPlan,
-    home: &Path,
-    outside: &mut Outside,
-) -> Result<End, End> {
+pub(super) async fn run(plan: &PortPlan, home: &Path, outside: &mut Outside) -> Result<End, End> {
     let plan = &plan.at_home(home);
     outside.client_known().await?;
     let has_streams = outside.channel.has_feature(STREAMS);
