@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sortie_testkit::{Installation, Proxy, aws, skip, wait_for};
+use sortie_testkit::{Installation, Proxy, aws, program, skip, wait_for};
 
 const MEBI: usize = 1 << 20;
 /// An account that may little.
@@ -321,20 +321,26 @@ fn links_lead_nowhere() -> Result<()> {
 #[test]
 fn what_cannot_be_read_is_named_and_the_rest_is_copied() -> Result<()> {
     let installation = Installation::start()?;
-    let scratch = installation.scratch();
-    let source = scratch.join("source");
+    let open = tempfile::tempdir()?;
+    let source = open.path().join("source");
     fs::create_dir(&source)?;
     for name in ["one", "secret", "two"] {
         fs::write(source.join(name), name)?;
     }
     fs::set_permissions(source.join("secret"), fs::Permissions::from_mode(0o000))?;
     let _socket = std::os::unix::net::UnixListener::bind(source.join("socket"))?;
-    let there = scratch.join("there");
+    let there = installation.scratch().join("there");
     let to = format!("@{}", text(&there));
-    let mut command = cp(&installation, &["-r", "--json", text(&source), &to])?;
+    let mut command = Command::new(program("sortie")?);
+    command
+        .env_clear()
+        .envs(installation.environment()?)
+        .current_dir(&source)
+        .args(["cp", "-r", "--json", text(&source)])
+        .arg(to.replace('@', &format!("{}:", installation.fact("node_id"))));
     if rustix::process::geteuid().is_root() {
         // The superuser can read everything.
-        for folder in [scratch, source.as_path()] {
+        for folder in [open.path(), source.as_path()] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
         }
         command.uid(NOBODY).gid(NOBODY);
