@@ -8,13 +8,15 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sortie_wire::sigv4::Credentials;
 
 use crate::{
     api::{self, CallError, REGION, Signer, text_of},
-    peers::{Process, free_port, wait_for, with_light_home},
+    memory,
+    peers::{Forward, Process, free_port, wait_for, with_light_home},
 };
 
 /// Environment variables of a program, by name.
@@ -113,22 +115,27 @@ impl Installation {
         })
     }
 
-    /// An activation for this many nodes, at most 1,000.
-    pub(crate) fn activation(&self, nodes: u32) -> Result<Activation> {
+    /// An operation of SSM, asked for by the administrator.
+    pub(crate) fn call(&self, operation: &str, input: &Value) -> Result<Value> {
         let server = api::Server::new(self.address, &fs::read(self.ca_file())?)?;
         let administrator = self.administrator()?;
-        let input = json!({ "IamRole": "SortieNode", "RegistrationLimit": nodes });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let answer = runtime
+        runtime
             .block_on(server.call(
                 IpAddr::V4(Ipv4Addr::LOCALHOST),
-                "CreateActivation",
-                &input,
+                operation,
+                input,
                 Signer::Credentials(&administrator),
             ))
-            .map_err(CallError::into_error)?;
+            .map_err(CallError::into_error)
+    }
+
+    /// An activation for this many nodes, at most 1,000.
+    pub(crate) fn activation(&self, nodes: u32) -> Result<Activation> {
+        let input = json!({ "IamRole": "SortieNode", "RegistrationLimit": nodes });
+        let answer = self.call("CreateActivation", &input)?;
         Ok(Activation {
             id: text_of(&answer, "ActivationId")?,
             code: text_of(&answer, "ActivationCode")?,
@@ -176,11 +183,12 @@ impl Installation {
         })
     }
 
-    /// What opens a login shell on a node, and its environment.
-    pub(crate) fn shell(&self, node_id: &str) -> Result<(Vec<String>, Variables)> {
+    /// `sortie` with these arguments, and the environment that it needs.
+    pub(crate) fn client(&self, arguments: &[&str]) -> Result<(Vec<String>, Variables)> {
         let administrator = self.administrator()?;
         let program = self.programs.join("sortie").to_string_lossy().into_owned();
-        let command = [&program, "start", node_id].map(str::to_owned).to_vec();
+        let mut command = vec![program];
+        command.extend(arguments.iter().copied().map(str::to_owned));
         let variables = [
             ("AWS_ENDPOINT_URL", format!("https://{}", self.address)),
             (
@@ -197,9 +205,44 @@ impl Installation {
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
         Ok((command, variables.to_vec()))
     }
+
+    /// What opens a login shell on a node, and its environment.
+    pub(crate) fn shell(&self, node_id: &str) -> Result<(Vec<String>, Variables)> {
+        self.client(&["start", node_id])
+    }
+
+    /// Opens a session that forwards a port of this machine to `port` of a node.
+    pub(crate) fn forward(&self, node_id: &str, port: u16) -> Result<Forward> {
+        let (command, variables) =
+            self.client(&["forward", node_id, &format!("0:{port}"), "--json"])?;
+        let (program, arguments) = command.split_first().context("no program")?;
+        let log = tempfile::NamedTempFile::new_in(&self.folder)?;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(variables);
+        let mut process = Process::start(&mut command, log.path())?;
+        let said = || fs::read_to_string(log.path()).unwrap_or_default();
+        let address = wait_for("the forwarded port", || {
+            ensure!(!process.has_ended()?, "sortie forward ended");
+            Ok(listener_in(&said()))
+        })
+        .with_context(said)?;
+        Ok(Forward {
+            port: address.port(),
+            processes: vec![process],
+        })
+    }
 }
 
-/// A running agent.
+/// The address in the first line of JSON that is whole.
+fn listener_in(said: &str) -> Option<SocketAddr> {
+    let whole = said
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    let mut lines = whole.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.find_map(|line| line.get("listen")?.as_str()?.parse().ok())
+}
+
+/// A running agent, with its sessions' processes as its children.
 pub(crate) struct Agent {
     process: Process,
     pub(crate) node_id: String,
@@ -208,6 +251,19 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn process_id(&self) -> u32 {
         self.process.id()
+    }
+}
+
+/// Sessions outlive their agent, and wait for their server: what is left of them ends first.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let workers = memory::children(self.process.id(), "session-worker");
+        for worker in workers.unwrap_or_default() {
+            if let Some(worker) = i32::try_from(worker).ok().and_then(Pid::from_raw) {
+                // Most have ended meanwhile.
+                let _ = kill_process(worker, Signal::TERM);
+            }
+        }
     }
 }
 

@@ -10,9 +10,12 @@ mod memory;
 mod nodes;
 mod page;
 mod peers;
+mod processor;
 mod shells;
 mod table;
 mod terminal;
+mod traffic;
+mod tunnels;
 
 use std::{
     io::{self, Write},
@@ -58,6 +61,14 @@ struct Run {
     /// How many simulated nodes
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=18_000))]
     nodes: u32,
+    #[command(flatten)]
+    sizes: tunnels::Sizes,
+    /// Niceness of what is measured; others on the machine must not be. Only root may go below 0
+    #[arg(
+        long, default_value_t = -10, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i32).range(-20..=19)
+    )]
+    nice: i32,
 }
 
 /// What can be measured without the other.
@@ -67,6 +78,8 @@ enum Part {
     Decisions,
     /// One shell, beside OpenSSH's
     Shells,
+    /// Tunnels, commands and copies, beside OpenSSH's
+    Tunnels,
     /// The simulated nodes
     Fleet,
 }
@@ -81,8 +94,8 @@ fn main() -> Result<ExitCode> {
 fn measure(run: &Run) -> Result<ExitCode> {
     let mut table = table::Table::default();
     let before = page::Machine::now();
-    // Others on the machine must not be measured. Only root may.
-    let nice = rustix::process::setpriority_process(None, -10).is_ok();
+    let preferred = rustix::process::setpriority_process(None, run.nice).is_ok();
+    let nice = if preferred { run.nice } else { 0 };
     let keep = |table: &table::Table, nodes| match run.only {
         Some(_) => Ok(()),
         None => std::fs::write(
@@ -97,6 +110,10 @@ fn measure(run: &Run) -> Result<ExitCode> {
     if wants(Part::Shells) {
         shells::measure(&run.programs, run.rounds, &mut table)?;
         // Also what is measured so far is worth keeping, should the fleet fail.
+        keep(&table, 0)?;
+    }
+    if wants(Part::Tunnels) {
+        tunnels::measure(&run.programs, run.rounds, &run.sizes, &mut table)?;
         keep(&table, 0)?;
     }
     if wants(Part::Fleet) {

@@ -70,6 +70,23 @@ the worst; ratios are of medians. Differences below a factor of 1.3 are not to b
 - *Terminal output*: 30 MB of lines of text from `yes | head -c`, read as fast as they come.
 - *Ctrl-C*: `yes` floods for 0.4 s, then from the key until the terminal shows `^C`, behind
   everything that was under way; 4 a round.
+- *Tunnels*: one port forwarded by `sortie forward`, by `ssh -J … -L`, and by `ssh -R` of the target with `ssh -L` of the
+  client, the peers with aes128-gcm on every hop; what is measured beside each other goes through one forward, with Sortie
+  through one session. Both ends of the traffic are threads of the tool.
+  *Bulk*: 64 KiB writes for 3 s, until the far end says that it has all of it (up) or the last byte is here (down).
+  *1 byte*: to an echo and back on one connection; 2,000 back to back and 150 with 10 ms between, and beside bulk on
+  another connection up to 300 within 3 s, with 2 ms between. *New connection*: connecting until the first byte is back, 100 one after the other.
+  *200 connections at once*: all of them open before the first goes on; then 20 exchanges of 1 KiB each.
+  *Processor* is user and system time of every process of the tunnel, in seconds for each GB moved.
+- *A slow reader* takes 1 MB/s for 120 s of 10 GB that are offered to it, then the rest as fast as it comes; what arrives is compared by
+  SHA-256. *Here* is the client's side, *there* the node's. One round, in a session of its own. *Grows* is the RSS at its
+  highest, looked at every 250 ms until the end, less what it was in front of the transfer with the session open.
+- *Commands*: `sortie exec` and `ssh`, from start to end of the client, median of 12 a round; and 1 GB into
+  `cat` and back, compared by SHA-256, the peers with aes128-gcm.
+- *Trees*: four fifths of the bytes in files of 4 MB, the others in files of 64 kB, copied by OpenSSH's `scp`
+  (and `rsync` where it is installed) into the same sshd, through the ProxyCommand of `sortie ssh-config` and through `ssh -J`, aes128-gcm, compared by SHA-256.
+- *Official ends*: AWS's own client or agent at one end or both, and the server of Sortie between them; only where those programs were
+  present. A limit is set where the end that sends is ours.
 - *Memory* is `smaps_rollup`: the agent 3 s after its start, before its first session; a session's process without its shell. What a session adds is
   the growth of the proportional set of agent and session process together; its RSS counts again the
   pages of the program that the agent has in memory already.
@@ -90,7 +107,7 @@ pub(crate) fn render(
     rounds: u32,
     nodes: u32,
     machine: &Machine,
-    nice: bool,
+    nice: i32,
 ) -> String {
     let Machine {
         processor,
@@ -99,10 +116,9 @@ pub(crate) fn render(
         load: before,
     } = machine;
     let (table, after) = (table.render(), load());
-    let nice = if nice { "−10" } else { "0" };
     format!(
         "# Benchmarks\n\nWritten by `cargo xtask bench`; the remarks at the end are kept.\n\n\
-         {processor}; {kernel}; {ssh}. Everything at nice {nice}. Load average before {before}, \
+         {processor}; {kernel}; {ssh}. Everything at niceness {nice}. Load average before {before}, \
          after {after}. {rounds} rounds, {nodes} simulated nodes.\n\n{table}\n{METHOD}"
     )
 }

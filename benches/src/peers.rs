@@ -15,7 +15,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::terminal::PROMPT;
 
+/// The cipher of what moves much.
+const GCM: &str = "Ciphers aes128-gcm@openssh.com";
 const SSHD: &str = "/usr/sbin/sshd";
+/// What the target's key is known as, whichever way leads to it.
+const ALIAS: &str = "the-target";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A process that is ended with us, by its id.
@@ -120,9 +124,25 @@ pub(crate) fn with_light_home(program: &Path) -> Command {
 
 /// The peers, running.
 pub(crate) struct Peers {
+    folder: PathBuf,
     configuration: PathBuf,
-    _servers: [Process; 2],
+    /// The target's own port.
+    target: u16,
+    servers: [Process; 2],
     _tunnel: Process,
+}
+
+/// A port of this machine whose connections come out elsewhere, while this lives.
+pub(crate) struct Forward {
+    pub(crate) port: u16,
+    /// What was started for it alone; the client comes last.
+    pub(crate) processes: Vec<Process>,
+}
+
+impl Forward {
+    pub(crate) fn process_ids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::id).collect()
+    }
 }
 
 /// Why there are none; `None` when there may be.
@@ -164,6 +184,8 @@ impl Peers {
             let key = fs::read_to_string(folder.join(name).with_extension("pub"))?;
             known.push_str(&format!("[127.0.0.1]:{port} {key}"));
         }
+        let key = fs::read_to_string(folder.join("target.pub"))?;
+        known.push_str(&format!("{ALIAS} {key}"));
         fs::write(folder.join("known_hosts"), known)?;
         let servers = [
             serve(folder, "bastion", bastion)?,
@@ -180,10 +202,77 @@ impl Peers {
         let tunnel = Process::start(&mut tunnel, &folder.join("tunnel.log"))?;
         wait_for_port(reverse)?;
         Ok(Self {
+            folder: folder.to_owned(),
             configuration,
-            _servers: servers,
+            target,
+            servers,
             _tunnel: tunnel,
         })
+    }
+
+    /// What runs a program through the first host or over the reverse tunnel.
+    pub(crate) fn command(&self, host: &str, words: &[&str]) -> Vec<String> {
+        let file = self.configuration.to_string_lossy().into_owned();
+        let mut command = ["ssh", "-F", &file, host].map(str::to_owned).to_vec();
+        command.extend(words.iter().copied().map(str::to_owned));
+        command
+    }
+
+    /// The configuration of `ssh`, which other programs of OpenSSH take, too.
+    pub(crate) fn configuration(&self) -> &Path {
+        &self.configuration
+    }
+
+    /// A configuration that reaches the target by other means, which `block` tells.
+    pub(crate) fn configuration_with(&self, block: &str) -> Result<PathBuf> {
+        let file = self.folder.join("other_ssh_config");
+        let (target, identity) = (self.target, identity(&self.folder));
+        let text = format!(
+            "{block}\nHost *\n  Port {target}\n  HostKeyAlias {ALIAS}\n  {GCM}\n{identity}"
+        );
+        fs::write(&file, text)?;
+        Ok(file)
+    }
+
+    /// The servers' processes, of which all others of theirs descend.
+    pub(crate) fn server_ids(&self) -> Vec<u32> {
+        self.servers.iter().map(Process::id).collect()
+    }
+
+    /// Forwards a port to one of the target's by `ssh -J … -L`, with AES-128-GCM on both hops.
+    pub(crate) fn forward_by_jump(&self, to: u16) -> Result<Forward> {
+        let port = free_port()?;
+        let client = self.hold("-L", port, to, "jump-gcm")?;
+        Ok(Forward {
+            port,
+            processes: vec![client],
+        })
+    }
+
+    /// The same over a reverse tunnel: the target holds `ssh -R` to the first host, and the client
+    /// has `ssh -L` to it; both with AES-128-GCM.
+    pub(crate) fn forward_by_reverse_tunnel(&self, to: u16) -> Result<Forward> {
+        let (port, between) = (free_port()?, free_port()?);
+        let node = self.hold("-R", between, to, "bastion-gcm")?;
+        let client = self.hold("-L", port, between, "bastion-gcm")?;
+        Ok(Forward {
+            port,
+            processes: vec![node, client],
+        })
+    }
+
+    /// An ssh that does nothing but forward, once its port is open.
+    fn hold(&self, option: &str, port: u16, to: u16, host: &str) -> Result<Process> {
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-F").arg(&self.configuration).args([
+            "-N",
+            option,
+            &format!("127.0.0.1:{port}:127.0.0.1:{to}"),
+            host,
+        ]);
+        let process = Process::start(&mut ssh, &self.folder.join("forward.log"))?;
+        wait_for_port(port)?;
+        Ok(process)
     }
 
     /// What opens a login shell on the host `jump` or `rev`.
@@ -208,7 +297,8 @@ fn serve(folder: &Path, name: &str, port: u16) -> Result<Process> {
         "Port {port}\nListenAddress 127.0.0.1\nHostKey {shown}/{name}\nPidFile none\n\
          AuthorizedKeysFile {shown}/authorized_keys\nStrictModes no\nPermitRootLogin yes\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nUseDNS no\n\
-         PrintMotd no\nPrintLastLog no\nMaxStartups 200:30:400\nMaxSessions 500\n"
+         PrintMotd no\nPrintLastLog no\nMaxStartups 200:30:400\nMaxSessions 500\n\
+         Subsystem sftp internal-sftp\n"
     );
     fs::write(&configuration, text)?;
     let mut sshd = with_light_home(Path::new(SSHD));
@@ -219,11 +309,19 @@ fn serve(folder: &Path, name: &str, port: u16) -> Result<Process> {
 }
 
 fn client_configuration(folder: &Path, bastion: u16, target: u16, reverse: u16) -> String {
+    let identity = identity(folder);
+    format!(
+        "Host bastion bastion-gcm\n  Port {bastion}\nHost jump rev\n  ProxyJump bastion\n\
+         Host jump-gcm rev-gcm\n  ProxyJump bastion-gcm\nHost *-gcm\n  {GCM}\n\
+         Host rev rev-gcm\n  Port {reverse}\nHost *\n  HostName 127.0.0.1\n  Port {target}\n{identity}"
+    )
+}
+
+/// Who we are and whom we know, for any host.
+fn identity(folder: &Path) -> String {
     let shown = folder.display();
     format!(
-        "Host bastion\n  Port {bastion}\nHost jump rev\n  ProxyJump bastion\n\
-         Host rev\n  Port {reverse}\nHost *\n  HostName 127.0.0.1\n  Port {target}\n  User root\n  \
-         IdentityFile {shown}/id\n  IdentitiesOnly yes\n  IdentityAgent none\n  \
+        "  User root\n  IdentityFile {shown}/id\n  IdentitiesOnly yes\n  IdentityAgent none\n  \
          UserKnownHostsFile {shown}/known_hosts\n  GlobalKnownHostsFile /dev/null\n  \
          StrictHostKeyChecking yes\n  BatchMode yes\n  LogLevel ERROR\n"
     )

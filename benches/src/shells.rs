@@ -12,7 +12,7 @@ use crate::{
     installation::{Agent, Installation},
     memory, note,
     peers::{Peers, missing, wait_for},
-    table::{Judge, Peer, Table},
+    table::{Judge, Peer, Table, quantile},
     terminal::{PROMPT, Terminal},
 };
 
@@ -260,14 +260,4 @@ fn take_memory(ways: &[Way], agent: &Agent, table: &mut Table) -> Result<()> {
     row("client, RSS, MiB", Judge::None, client.resident);
     row("client, private, MiB", Judge::None, client.private);
     Ok(())
-}
-
-/// The value below which this part of them lies.
-fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let index = (values.len() as f64 * part).ceil() as usize;
-    values
-        .get(index.saturating_sub(1))
-        .copied()
-        .unwrap_or(f64::NAN)
 }

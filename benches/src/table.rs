@@ -34,6 +34,11 @@ pub(crate) enum Judge {
     Echo,
     /// As much as `ssh -J`.
     AtLeastJump,
+    /// So many times what ssh over a reverse tunnel moves.
+    TimesReverse {
+        limit: f64,
+        aim: f64,
+    },
 }
 
 /// One measure.
@@ -132,7 +137,8 @@ impl Row {
 
     /// Ours in parts of the peer's.
     fn ratio(&self, peer: Peer) -> Option<f64> {
-        Some(self.median(Peer::Ours)? / self.median(peer)?)
+        let theirs = self.median(peer).filter(|median| *median > 0.0)?;
+        Some(self.median(Peer::Ours)? / theirs)
     }
 
     /// The median, and the rounds it is of.
@@ -178,8 +184,23 @@ impl Row {
                 let ratio = self.ratio(Peer::Jump);
                 ("≥ `ssh -J`".to_owned(), ratio.map(|ratio| ratio >= 1.0))
             }
+            Judge::TimesReverse { limit, aim } => {
+                let ratio = self.ratio(Peer::Reverse);
+                let words = format!("≥ {limit} × reverse tunnel ({aim})");
+                (words, ratio.map(|ratio| ratio >= limit))
+            }
         }
     }
+}
+
+/// The value below which this part of them lies.
+pub(crate) fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let index = (values.len() as f64 * part).ceil() as usize;
+    values
+        .get(index.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// Three figures or so.
@@ -234,6 +255,12 @@ mod tests {
                 .len(),
             1
         );
+        let times = Judge::TimesReverse {
+            limit: 1.2,
+            aim: 1.5,
+        };
+        assert!(table(times, &[12.1], &[], &[10.0]).missed().is_empty());
+        assert_eq!(table(times, &[11.0], &[9.0], &[10.0]).missed().len(), 1);
         let least = Judge::AtLeast { limit: 200.0 };
         assert!(table(least, &[200.0], &[], &[]).missed().is_empty());
         assert_eq!(table(least, &[199.0], &[], &[]).missed().len(), 1);

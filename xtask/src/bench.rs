@@ -31,9 +31,12 @@ pub(crate) struct Options {
     /// How many simulated nodes
     #[arg(long, default_value_t = 10_000)]
     nodes: u32,
-    /// Measure `shells` or `fleet` alone, and write no page
+    /// Measure `decisions`, `shells`, `tunnels` or `fleet` alone, and write no page
     #[arg(long)]
     only: Option<String>,
+    /// Further options of `sortie-bench run`, such as how much is moved
+    #[arg(last = true)]
+    more: Vec<String>,
 }
 
 /// Builds, measures, writes the page.
@@ -69,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.check {
         measure.arg("--check");
     }
+    measure.args(&options.more);
     let status = measure.status()?;
     if options.only.is_none() {
         keep_remarks(&page, &earlier)?;

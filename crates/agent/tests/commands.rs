@@ -121,14 +121,18 @@ async fn the_exit_status_is_the_commands_whatever_it_was() {
         (
             command("no-such-command-here x"),
             127,
-            "cannot run no-such-command-here: ",
+            "cannot run no-such-command-here: not found\n",
         ),
         (
             command("./nowhere/here"),
             127,
             "cannot run ./nowhere/here: ",
         ),
-        (command("/etc/passwd"), 126, "cannot run /etc/passwd: "),
+        (
+            command("/etc/passwd"),
+            126,
+            "cannot run /etc/passwd: permission denied\n",
+        ),
     ];
     for (number, (document, code, error)) in cases.into_iter().enumerate() {
         let session_id = format!("bob-{number:017x}");

@@ -169,8 +169,10 @@ fn judge(node: &str, session_id: &str, outcome: &Outcome) -> Result<u8, String> 
     {
         return Err(format!("cannot write to standard output: {error}"));
     }
+    // Whoever has stopped reading does not change what the command did.
     if outcome.written.is_err() || outcome.ending == Ending::OutputClosed {
-        return Ok(status(BY_SIGNAL + rustix::process::Signal::PIPE.as_raw()));
+        let broken = BY_SIGNAL + rustix::process::Signal::PIPE.as_raw();
+        return Ok(status(outcome.exit_status.unwrap_or(broken)));
     }
     match (&outcome.ending, outcome.exit_status) {
         (Ending::Signalled(number), _) => Ok(status(BY_SIGNAL + number)),
@@ -307,20 +309,18 @@ mod tests {
 
     #[test]
     fn output_that_cannot_be_written_is_a_failure_and_a_reader_that_left_is_a_broken_pipe() {
-        let judged = |error: io::ErrorKind| {
+        let judged = |error: io::ErrorKind, exit_status: Option<i32>| {
             let outcome = Outcome {
                 ending: relay::closed(),
-                exit_status: Some(0),
+                exit_status,
                 written: Err(error.into()),
                 tells_status: true,
             };
             judge("web", "s-1", &outcome)
         };
-        assert_eq!(judged(io::ErrorKind::BrokenPipe), Ok(141));
-        assert!(
-            judged(io::ErrorKind::StorageFull)
-                .unwrap_err()
-                .contains("standard output")
-        );
+        assert_eq!(judged(io::ErrorKind::BrokenPipe, None), Ok(141));
+        assert_eq!(judged(io::ErrorKind::BrokenPipe, Some(4)), Ok(4));
+        let failed = judged(io::ErrorKind::StorageFull, Some(0)).unwrap_err();
+        assert!(failed.contains("standard output"), "{failed}");
     }
 }

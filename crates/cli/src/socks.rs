@@ -121,11 +121,14 @@ pub(crate) async fn reply(
     local.flush().await
 }
 
+/// What was read and how long it is; `None` while it is not complete.
+type Parsed<T> = Result<Option<(T, usize)>, SocksError>;
+
 /// Reads until `parse` is content, and takes what it used off the front.
 async fn read<T>(
     local: &mut (impl AsyncRead + Unpin),
     bytes: &mut Vec<u8>,
-    parse: fn(&[u8]) -> Result<Option<(T, usize)>, SocksError>,
+    parse: fn(&[u8]) -> Parsed<T>,
 ) -> Result<T, SocksError> {
     loop {
         if let Some((parsed, used)) = parse(bytes)? {
@@ -138,9 +141,8 @@ async fn read<T>(
     }
 }
 
-/// Whether the client can do without authentication, and the greeting's length; `None` while it is not
-/// complete.
-fn greeting(bytes: &[u8]) -> Result<Option<(bool, usize)>, SocksError> {
+/// Whether the client can do without authentication.
+fn greeting(bytes: &[u8]) -> Parsed<bool> {
     match bytes {
         [] | [VERSION] => Ok(None),
         [VERSION, count, rest @ ..] => {
@@ -152,8 +154,8 @@ fn greeting(bytes: &[u8]) -> Result<Option<(bool, usize)>, SocksError> {
     }
 }
 
-/// Where the client wants to go, and the request's length; `None` while it is not complete.
-fn request(bytes: &[u8]) -> Result<Option<(Destination, usize)>, SocksError> {
+/// Where the client wants to go.
+fn request(bytes: &[u8]) -> Parsed<Destination> {
     let (kind, rest) = match bytes {
         [VERSION, command, _, kind, rest @ ..] => {
             if *command != CONNECT {
@@ -178,8 +180,8 @@ fn request(bytes: &[u8]) -> Result<Option<(Destination, usize)>, SocksError> {
     Ok(Some((destination, 4 + length + 2)))
 }
 
-/// The host of a request and how long it is there.
-fn host(kind: u8, rest: &[u8]) -> Result<Option<(String, usize)>, SocksError> {
+/// The host of a request.
+fn host(kind: u8, rest: &[u8]) -> Parsed<String> {
     match kind {
         1 => Ok(rest
             .first_chunk::<4>()

@@ -15,12 +15,8 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use sortie_channel::{
-    body::{Body, HandshakeComplete, HandshakeRequest, RequestedAction, SessionTypeParameters},
-    frame::PayloadType,
-};
 use sortie_testkit::Terminal;
-use support::{OFFICIAL, OURS, SESSION, World, server::Node};
+use support::{OFFICIAL, OURS, SESSION, World};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -192,69 +188,6 @@ fn the_end_of_the_input_ends_the_program_once_all_of_it_is_delivered() {
     );
     world.node_sees("the input", |seen| seen.input == input);
     assert_eq!(world.count("TerminateSession"), 0);
-}
-
-#[test]
-fn a_type_of_session_that_is_not_built_is_refused_and_ended() {
-    // A node that asks for a port session.
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut server = runtime.block_on(async {
-        support::server::Server::start(|_| (200, format!(r#"{{"SessionId":"{SESSION}"}}"#))).await
-    });
-    let calls = std::sync::Arc::clone(&server.calls);
-    let world = World::start(OURS);
-    let mut command = world.command(&world.install_plugin());
-    let response = serde_json::json!({
-        "SessionId": SESSION, "TokenValue": OFFICIAL, "StreamUrl": server.stream_url(),
-    });
-    command.args([
-        response.to_string().as_str(),
-        "r",
-        "StartSession",
-        "",
-        r#"{"Target":"mi-1"}"#,
-    ]);
-    command.arg(format!("http://{}", server.address));
-    runtime.spawn(async move {
-        let mut node = Node::new(false);
-        node.attach(server.next_channel().await);
-        let parameters = SessionTypeParameters {
-            session_type: "Port".to_owned(),
-            properties: serde_json::json!({"portNumber": "22"}),
-        };
-        let request = HandshakeRequest {
-            agent_version: "3.3.987.0".to_owned(),
-            actions: vec![RequestedAction {
-                action_type: "SessionType".to_owned(),
-                parameters: parameters.to_value(),
-            }],
-        };
-        node.send(PayloadType::HANDSHAKE_REQUEST, request.to_text().as_bytes());
-        node.pump_until("the response", |node| !node.other.is_empty())
-            .await;
-        let complete = HandshakeComplete {
-            time_to_complete_ns: 1,
-            customer_message: String::new(),
-        };
-        node.send(
-            PayloadType::HANDSHAKE_COMPLETE,
-            complete.to_text().as_bytes(),
-        );
-        node.pump_until_closed().await;
-        // The API is answered until the program is over.
-        std::future::pending::<()>().await;
-        drop(server);
-    });
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(255));
-    assert!(
-        text(&output.stderr).contains("forwards a port"),
-        "{}",
-        text(&output.stderr)
-    );
-    let calls = calls.lock().unwrap();
-    let operations: Vec<_> = calls.iter().map(support::server::Call::operation).collect();
-    assert_eq!(operations, ["TerminateSession"]);
 }
 
 #[test]

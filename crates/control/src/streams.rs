@@ -609,7 +609,7 @@ mod tests {
 
     #[test]
     fn decisions_hold_for_one_revision_and_not_for_long() {
-        let at = |second| Timestamp::from_millis(second * 1000);
+        let at = |second: i64| Timestamp::from_millis(second * 1000);
         let (here, there) = (port("a", 1).unwrap(), port("b", 1).unwrap());
         let mut memory = Memory::default();
         memory.remember(7, here.clone(), at(100), StreamVerdict::Allowed);

@@ -468,9 +468,9 @@ impl Course {
         self.pairing.streams.take_records(false, self.now)
     }
 
-    /// Records of streams could not be written, and are to be tried again.
-    pub(crate) fn put_back(&mut self, records: StreamRecords) {
-        self.pairing.streams.put_back(records, self.now.monotonic);
+    /// They are written, or could not be and are to be tried again.
+    pub(crate) fn stream_records_written(&mut self, back: Option<StreamRecords>) {
+        self.pairing.streams.written(back, self.now.monotonic);
     }
 
     /// All that there is to record of streams when the session ends here, or goes on elsewhere.

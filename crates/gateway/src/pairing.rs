@@ -293,7 +293,7 @@ impl Pairing {
                     // Only a plugin that has started reads the terminal.
                     self.client_takes_data(now);
                 }
-                self.to_node(frame);
+                self.queue_input(frame);
             }
             Side::Node if self.acknowledged.contains(number) => {
                 // A node that repeats without reading the answers asks again later.
@@ -311,14 +311,14 @@ impl Pairing {
                     _ => Some(frame),
                 };
                 if let Some(frame) = frame {
-                    self.to_client(frame);
+                    self.queue_output(frame);
                 }
             }
         }
         heard
     }
 
-    fn to_client(&mut self, frame: Frame) {
+    fn queue_output(&mut self, frame: Frame) {
         let number = frame.sequence_number();
         let again = self.restored && self.least_acknowledged.is_none_or(|least| number < least);
         self.client.outbox.push_stream(frame, again);
@@ -330,7 +330,7 @@ impl Pairing {
         let spool = self.spool.as_mut()?;
         let work = spool.work(waiting);
         for frame in spool.rest(waiting) {
-            self.to_client(frame);
+            self.queue_output(frame);
         }
         work
     }
@@ -342,7 +342,7 @@ impl Pairing {
             .as_mut()
             .map_or_else(Vec::new, |spool| spool.worked(outcome));
         for frame in frames {
-            self.to_client(frame);
+            self.queue_output(frame);
         }
     }
 
@@ -350,7 +350,7 @@ impl Pairing {
         self.spool.as_ref().map_or(0, SpoolGate::held)
     }
 
-    fn to_node(&mut self, frame: Frame) {
+    fn queue_input(&mut self, frame: Frame) {
         self.node.outbox.push_stream(frame, false);
         self.publication.traffic();
     }
@@ -363,7 +363,7 @@ impl Pairing {
         now: Duration,
     ) {
         if let Some(frame) = self.streams.answered(question, decision, now) {
-            self.to_node(frame);
+            self.queue_input(frame);
         }
     }
 

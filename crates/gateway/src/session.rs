@@ -386,10 +386,9 @@ impl SessionTask {
 
     /// Writes what is left to be said about streams.
     async fn record_last_streams(&mut self) {
-        if let Some(recording) = self.recording.take()
-            && let Some(back) = recording.await
-        {
-            self.course.put_back(back);
+        if let Some(recording) = self.recording.take() {
+            let back = recording.await;
+            self.course.stream_records_written(back);
         }
         if let Some(records) = self.course.last_stream_records()
             && let Some(lost) = self.record_streams(records).await
@@ -650,9 +649,7 @@ impl SessionTask {
             && let Poll::Ready(back) = recording.as_mut().poll(cx)
         {
             self.recording = None;
-            if let Some(back) = back {
-                self.course.put_back(back);
-            }
+            self.course.stream_records_written(back);
             moved = true;
         }
         moved

@@ -98,7 +98,8 @@ const LARGEST_MESSAGE: usize = 1024 * 1024 + 4096;
 pub(crate) const LARGEST_DATA_OPEN: usize = 16 * 1024;
 /// Control channels are opened by nodes that signed; ours list their sessions.
 pub(crate) const LARGEST_CONTROL_OPEN: usize = 256 * 1024;
-pub(crate) const READ_BUFFER: usize = 8 * 1024;
+/// A record of TLS: with less, each would be taken in two pieces.
+pub(crate) const READ_BUFFER: usize = 16 * 1024;
 /// There are as many control channels as nodes, and hardly anything is said on them.
 pub(crate) const CONTROL_READ_BUFFER: usize = 1024;
 const WRITE_BUFFER: usize = 64 * 1024;

@@ -183,7 +183,7 @@ impl StreamGate {
     /// The node has acknowledged this number, or everything up to it.
     pub(crate) fn acknowledged(&mut self, number: i64, cumulative: bool) {
         if cumulative {
-            self.kept.retain(|kept, _| *kept > number);
+            self.kept = self.kept.split_off(&number.saturating_add(1));
         } else {
             self.kept.remove(&number);
         }
@@ -492,15 +492,23 @@ impl StreamGate {
         }
     }
 
-    /// The records that are to be written now; all that there are when the session is `leaving`.
+    /// The records that are to be written now, one batch at a time; all that there are when the session
+    /// is `leaving`.
     pub(crate) fn take_records(&mut self, leaving: bool, now: Now) -> Option<StreamRecords> {
+        if self.book.is_writing && !leaving {
+            return None;
+        }
         let records = self.book.take(leaving, now);
-        (!records.is_empty()).then_some(records)
+        self.book.is_writing = !records.is_empty();
+        self.book.is_writing.then_some(records)
     }
 
-    /// They could not be written, and are to be tried again.
-    pub(crate) fn put_back(&mut self, records: StreamRecords, now: Duration) {
-        self.book.put_back(records, now);
+    /// They are written, or could not be and are to be tried again.
+    pub(crate) fn written(&mut self, back: Option<StreamRecords>, now: Duration) {
+        self.book.is_writing = false;
+        if let Some(records) = back {
+            self.book.put_back(records, now);
+        }
     }
 }
 
@@ -516,6 +524,8 @@ struct Book {
     minute: Option<(Duration, usize)>,
     gather_until: Option<Duration>,
     summary_at: Option<Duration>,
+    /// A batch was taken and is not written yet.
+    is_writing: bool,
 }
 
 impl Book {
@@ -550,6 +560,9 @@ impl Book {
     }
 
     fn due_at(&self) -> Option<Duration> {
+        if self.is_writing {
+            return None;
+        }
         [self.gather_until, self.summary_at]
             .into_iter()
             .flatten()
@@ -945,10 +958,17 @@ mod tests {
         let mut gate = gate();
         decided(&mut gate, &open(0, 1, "a"), Err("no"), 1);
         let records = gate.take_records(false, now(2)).unwrap();
-        gate.put_back(records.clone(), s(2));
+        decided(&mut gate, &open(1, 3, "b"), Err("no"), 2);
+        assert_eq!(gate.deadline(), None, "one batch at a time");
+        assert_eq!(gate.take_records(false, now(9)), None);
+        gate.written(Some(records.clone()), s(2));
         assert_eq!(gate.take_records(false, now(2)), None);
         assert_eq!(gate.deadline(), Some(s(3)));
-        assert_eq!(gate.take_records(false, now(3)), Some(records));
+        let again = gate.take_records(false, now(3)).unwrap().streams;
+        assert_eq!(again.len(), 2);
+        assert_eq!(again[0], records.streams[0]);
+        gate.written(None, s(3));
+        assert!(gate.take_records(true, now(3)).is_none());
     }
 
     #[test]

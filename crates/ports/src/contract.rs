@@ -19,10 +19,11 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
-    AccessKey, Activation, ActivationUse, Change, Commit, Conflict, Grants, Group, Identities,
-    Identity, IdentityKind, IdentityUse, Installation, LoginProfile, ManagedPolicy, MfaDevice,
-    Node, NodeInfo, NodeState, PolicyVersion, Role, Session, SessionPatch, SessionQuery,
-    SessionState, State, StoreError, TaggedResource, TrailAttribute, TrailEntry, TrailQuery, User,
+    AccessKey, Activation, ActivationUse, Change, Commit, Conflict, Document, DocumentVersion,
+    DocumentVersionKey, Grants, Group, Identities, Identity, IdentityKind, IdentityUse,
+    Installation, LoginProfile, ManagedPolicy, MfaDevice, Node, NodeInfo, NodeState, PolicyVersion,
+    Role, ServiceSetting, Session, SessionPatch, SessionQuery, SessionState, State, StoreError,
+    TaggedResource, TrailAttribute, TrailEntry, TrailQuery, User,
 };
 
 /// Makes a test of each rule. `$fresh` is an async function that answers an empty
@@ -41,12 +42,15 @@ macro_rules! state_contract {
             an_activation_is_never_used_more_often_than_its_limit
             an_mfa_code_is_used_once
             commits_stand_or_fall_alone
+            documents_are_kept_and_change_only_as_they_were_read
+            documents_are_paged_with_their_tags_and_versions
             identities_are_kept_and_removed
             identities_change_only_at_the_revision_that_was_read
             no_change_of_identities_is_lost_among_many
             nodes_are_kept_and_change
             nodes_are_paged_with_their_tags
             only_what_is_old_and_over_is_pruned
+            service_settings_are_set_and_reset
             sessions_are_filtered
             sessions_are_kept_and_change
             sessions_are_paged_without_gaps_or_repeats
@@ -730,6 +734,180 @@ pub async fn tags_are_put_within_the_limit_and_removed(state: Arc<dyn State>) {
     refused(&state, nowhere, Conflict::NoActivation).await;
     let nowhere = put_tags(TaggedResource::Node(node_id(2)), &three, 9);
     refused(&state, nowhere, Conflict::NoNode).await;
+    let nowhere = put_tags(TaggedResource::Document("none".into()), &three, 9);
+    refused(&state, nowhere, Conflict::NoDocument).await;
+}
+
+/// A document comes back whole with the version in force, changes as a whole at the revision that was
+/// read, and goes with its versions and tags.
+pub async fn documents_are_kept_and_change_only_as_they_were_read(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let (first, version) = (document("Tail"), document_version("Tail", 1));
+    insert_document(&state, &first, &version).await;
+    let found = state.document("Tail").await.unwrap();
+    assert_eq!(found, Some((first.clone(), version.clone())));
+    assert_eq!(state.document("tail").await.unwrap(), None);
+    let again = Change::InsertDocument {
+        document: Box::new(first.clone()),
+        version: Box::new(version.clone()),
+        limit: 9,
+    };
+    refused(&state, again, Conflict::Exists).await;
+
+    let second = document_version("Tail", 2);
+    let wanted = Document {
+        default_version: 2,
+        latest_version: 2,
+        next_version: 3,
+        target_type: None,
+        shared_with: [("all".to_owned(), None)].into(),
+        ..first.clone()
+    };
+    let update =
+        |document: &Document, added: Option<&DocumentVersion>, removed| Change::UpdateDocument {
+            document: Box::new(document.clone()),
+            added: added.cloned().map(Box::new),
+            removed,
+        };
+    insert(&state, update(&wanted, Some(&second), None)).await;
+    let raised = Document {
+        revision: first.revision + 1,
+        ..wanted.clone()
+    };
+    let found = state.document("Tail").await.unwrap();
+    assert_eq!(found, Some((raised.clone(), second.clone())));
+    // Decided by what is no longer so.
+    let third = document_version("Tail", 3);
+    let late = update(&wanted, Some(&third), None);
+    refused(&state, late, Conflict::DocumentRevision).await;
+    let late = Change::DeleteDocument {
+        name: "Tail".into(),
+        revision: first.revision,
+    };
+    refused(&state, late, Conflict::DocumentRevision).await;
+    let other = document("Other");
+    refused(&state, update(&other, None, None), Conflict::NoDocument).await;
+    // A number and a name are given once.
+    let taken = [
+        DocumentVersion {
+            number: 1,
+            ..third.clone()
+        },
+        DocumentVersion {
+            version_name: second.version_name.clone(),
+            ..third.clone()
+        },
+    ];
+    for taken in &taken {
+        refused(&state, update(&raised, Some(taken), None), Conflict::Exists).await;
+    }
+    let unnamed = |number| DocumentVersion {
+        version_name: None,
+        ..document_version("Tail", number)
+    };
+    insert(&state, update(&raised, Some(&unnamed(3)), Some(1))).await;
+    let again = Document {
+        revision: raised.revision + 1,
+        ..raised
+    };
+    insert(&state, update(&again, Some(&unnamed(4)), None)).await;
+    let numbers = async |before, limit| -> Vec<i64> {
+        let versions = state
+            .document_versions("Tail", before, limit)
+            .await
+            .unwrap();
+        versions.iter().map(|version| version.number).collect()
+    };
+    assert_eq!(numbers(None, 9).await, [4, 3, 2]);
+    assert_eq!(numbers(None, 2).await, [4, 3]);
+    assert_eq!(numbers(Some(3), 9).await, [2]);
+    let by = async |key| state.document_version("Tail", key).await.unwrap();
+    assert_eq!(
+        by(DocumentVersionKey::Number(2)).await,
+        Some(second.clone())
+    );
+    assert_eq!(by(DocumentVersionKey::Named("v2")).await, Some(second));
+    assert_eq!(by(DocumentVersionKey::Number(1)).await, None);
+    assert_eq!(by(DocumentVersionKey::Named("v1")).await, None);
+
+    let delete = Change::DeleteDocument {
+        name: "Tail".into(),
+        revision: again.revision + 1,
+    };
+    insert(&state, delete.clone()).await;
+    assert_eq!(state.document("Tail").await.unwrap(), None);
+    assert_eq!(numbers(None, 9).await, [0_i64; 0]);
+    refused(&state, delete, Conflict::NoDocument).await;
+    // One of the same name has nothing of the one before.
+    let untagged = Document {
+        tags: Vec::new(),
+        ..first
+    };
+    insert_document(&state, &untagged, &version).await;
+    let found = state.document("Tail").await.unwrap();
+    assert_eq!(found, Some((untagged, version)));
+}
+
+/// Pages are in order of names, whole, and no more documents are made than there may be.
+pub async fn documents_are_paged_with_their_tags_and_versions(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let names = ["A", "B", "a", "b", "c"];
+    for name in names.iter().rev() {
+        insert_document(&state, &document(name), &document_version(name, 1)).await;
+    }
+    let tags = [tag("A", "1"), tag("Env", "prod"), tag("Z", "2")];
+    let resource = TaggedResource::Document("b".into());
+    insert(&state, put_tags(resource, &tags, 9)).await;
+    let mut found = Vec::new();
+    loop {
+        let after = found
+            .last()
+            .map(|(document, _): &(Document, _)| document.name.clone());
+        let page = state.documents(after, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    let expected: Vec<(Document, DocumentVersion)> = names
+        .iter()
+        .map(|name| {
+            let mut document = document(name);
+            if *name == "b" {
+                document.tags = tags.to_vec();
+            }
+            (document, document_version(name, 1))
+        })
+        .collect();
+    assert_eq!(found, expected);
+    let sixth = Change::InsertDocument {
+        document: Box::new(document("d")),
+        version: Box::new(document_version("d", 1)),
+        limit: 5,
+    };
+    refused(&state, sixth, Conflict::TooManyDocuments).await;
+}
+
+/// What is set is there until it is reset.
+pub async fn service_settings_are_set_and_reset(state: Arc<dyn State>) {
+    set_up(&state).await;
+    let id = "/ssm/a";
+    assert_eq!(state.service_setting(id).await.unwrap(), None);
+    for value in ["x", "y"] {
+        let setting = ServiceSetting {
+            id: id.into(),
+            value: value.into(),
+            modified: T,
+            modified_by: "alice".into(),
+        };
+        insert(&state, Change::PutServiceSetting(setting.clone())).await;
+        assert_eq!(state.service_setting(id).await.unwrap(), Some(setting));
+    }
+    for _ in 0..2 {
+        insert(&state, Change::RemoveServiceSetting { id: id.into() }).await;
+        assert_eq!(state.service_setting(id).await.unwrap(), None);
+    }
 }
 
 /// Sessions come back whole; a patch changes what it names, in the states it may.
@@ -1214,6 +1392,41 @@ async fn insert(state: &Arc<dyn State>, change: Change) {
     let said = format!("{change:?}");
     let outcome = state.commit(changes([change])).await;
     assert!(outcome.is_ok(), "{said}: {outcome:?}");
+}
+
+async fn insert_document(state: &Arc<dyn State>, document: &Document, version: &DocumentVersion) {
+    let insert_one = Change::InsertDocument {
+        document: Box::new(document.clone()),
+        version: Box::new(version.clone()),
+        limit: 9,
+    };
+    insert(state, insert_one).await;
+}
+
+fn document(name: &str) -> Document {
+    Document {
+        name: name.into(),
+        created: T,
+        default_version: 1,
+        latest_version: 1,
+        next_version: 2,
+        target_type: Some("/any".into()),
+        shared_with: [("111122223333".to_owned(), Some("$LATEST".to_owned()))].into(),
+        revision: 1,
+        tags: vec![tag("Env", "prod")],
+    }
+}
+
+fn document_version(name: &str, number: i64) -> DocumentVersion {
+    DocumentVersion {
+        document: name.into(),
+        number,
+        version_name: Some(format!("v{number}")),
+        display_name: Some("shown".into()),
+        format: "YAML".into(),
+        content: format!("number: {number}\n# 'quoted' \u{e4}\n"),
+        created: T.plus(Duration::from_secs(number.unsigned_abs())),
+    }
 }
 
 /// The revision and all rows, in order.

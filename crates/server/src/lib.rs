@@ -2,6 +2,7 @@
 //! opens the store, wires control, gateway and doors together, listens, and drains. Only this crate
 //! names adapters. Nothing of what the server does for its callers is here.
 
+mod burst;
 pub mod config;
 pub mod descriptors;
 pub mod dev;

@@ -31,10 +31,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::Limits;
+use crate::{burst::Burst, config::Limits};
 
 /// How long to leave an accept loop alone when the system is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What TLS takes at once to be encrypted and written: a whole frame of bulk in one system call.
+const TLS_BUFFER: usize = 256 << 10;
 
 /// The largest head of a request. Session tokens have some hundred bytes.
 const LARGEST_HEAD: usize = 64 << 10;
@@ -182,13 +185,14 @@ impl Serving {
             return self.serve(stream, connection).await;
         };
         // A stop does not wait for strangers that do not even finish their handshake.
-        let handshake = timeout(self.limits.handshake, acceptor.accept(stream));
+        let handshake = timeout(self.limits.handshake, acceptor.accept(Burst::new(stream)));
         let accepted = tokio::select! {
             () = self.stop.cancelled() => return,
             accepted = handshake => accepted,
         };
         match accepted {
-            Ok(Ok(stream)) => {
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
                 let details = tls_details(stream.get_ref().1);
                 let connection = Connection::new(peer, Some(details), permit);
                 self.serve(stream, connection).await;

@@ -7,7 +7,7 @@ mod pairing;
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use pairing::{Client, Node, Pairing, Shell, commands, report, station};
+use pairing::{Client, Node, Pairing, Shell, commands, ports, report, station};
 use sortie_testkit::{Proxy, Talk, wait_for};
 
 /// How long an outage is: within what an official end survives.
@@ -58,7 +58,7 @@ fn the_official_agent_needs_but_a_service_domain() -> Result<()> {
 type Case = fn(&mut Pairing) -> Result<()>;
 
 /// In this order: the last ones leave nothing to go on with.
-const CASES: [(&str, Case); 16] = [
+const CASES: [(&str, Case); 21] = [
     ("shell", shell),
     ("resize", resize),
     ("Ctrl-C", interrupt),
@@ -71,6 +71,11 @@ const CASES: [(&str, Case); 16] = [
     ("command", commands::separated),
     ("command, client cut for 1.5 s", commands::client_cut),
     ("command on a terminal", commands::on_a_terminal),
+    ("port", ports::many),
+    ("port, client cut for 1.5 s", ports::client_cut),
+    ("port where nobody listens", ports::refused),
+    ("raw port, as ssh uses it", ports::raw),
+    ("SOCKS, reverse, sockets", ports::beyond),
     ("server killed and restarted", server_restarted),
     ("40 cuts, 3 server kills, agent restart", whole_story),
     ("idle end", idle),

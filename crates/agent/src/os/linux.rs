@@ -26,8 +26,8 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     process::{
-        DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, pidfd_open,
-        pidfd_send_signal,
+        DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions,
+        pidfd_open, pidfd_send_signal,
     },
     pty::OpenptFlags,
     termios::{InputModes, OptionalActions, Winsize},
@@ -624,6 +624,9 @@ pub(crate) fn local_address(server: SocketAddr) -> Option<IpAddr> {
 
 // ---- processes ----------------------------------------------------------------------------------
 
+/// More than the kernel says in a process's `stat`: 52 numbers and a short name.
+const STAT_LIMIT: usize = 2048;
+
 /// What `/proc` says about one process.
 struct ProcessStat {
     state: u8,
@@ -632,7 +635,11 @@ struct ProcessStat {
 }
 
 fn process_stat(pid: u32) -> Option<ProcessStat> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let mut buffer = [0; STAT_LIMIT];
+    // The kernel gives it in one piece. Looking for a session's members reads one of each process.
+    let file = File::open(format!("/proc/{pid}/stat")).ok()?;
+    let read = rustix::io::read(&file, &mut buffer).ok()?;
+    let text = buffer.get(..read)?;
     // The name stands in parentheses and may hold anything, parentheses too.
     let end = text.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
@@ -953,15 +960,13 @@ impl SessionProcess {
 
     /// Tells every process of the session that the terminal is gone.
     pub(crate) fn hang_up(&self) {
-        self.signal_session(Signal::HUP);
         // A stopped job acts on it only when continued.
-        self.signal_session(Signal::CONT);
+        self.signal_session(&[Signal::HUP, Signal::CONT]);
     }
 
     /// Tells every process of the session to end.
     pub(crate) fn terminate(&self) {
-        self.signal_session(Signal::TERM);
-        self.signal_session(Signal::CONT);
+        self.signal_session(&[Signal::TERM, Signal::CONT]);
     }
 
     /// Sends the signal of this name, without `SIG`, to the program's process group; false when there is
@@ -979,7 +984,7 @@ impl SessionProcess {
 
     /// Ends every process of the session.
     pub(crate) fn kill(&self) {
-        self.signal_session(Signal::KILL);
+        self.signal_session(&[Signal::KILL]);
     }
 
     /// Whether any process of the session is left.
@@ -987,9 +992,11 @@ impl SessionProcess {
         !self.members().is_empty()
     }
 
-    fn signal_session(&self, signal: Signal) {
+    fn signal_session(&self, signals: &[Signal]) {
         for pid in self.members() {
-            signal_checked(pid, signal, |stat| stat.session == self.session);
+            for &signal in signals {
+                signal_checked(pid, signal, |stat| stat.session == self.session);
+            }
         }
     }
 

@@ -74,7 +74,7 @@ pub(super) async fn run(
     let exit_code = match start(account, command, outside) {
         Ok((process, pipes)) => relay(process, pipes, command, outside).await?,
         Err(error) => {
-            let text = format!("cannot run {}: {error}\n", shown(command));
+            let text = format!("cannot run {}: {}\n", shown(command), reason(&error));
             outside.send(PayloadType::STDERR, text.into()).await?;
             code_of(&error)
         }
@@ -100,6 +100,14 @@ fn code_of(error: &io::Error) -> ExitCode {
     match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
         _ => NOT_RUNNABLE,
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "not found".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::json;
-use sortie_channel::handshake::SessionType;
+use sortie_channel::{features, handshake::SessionType};
 use sortie_client::{
     Api, DataChannel,
     data_channel::{CommandSignal, Commands, End, Event, Events, Options},
@@ -491,12 +491,14 @@ impl One {
         );
         commands.end_input();
         let outcome = self.follow(&mut events, &commands).await;
+        let agreed = events.features();
+        let tells_status = agreed.iter().any(|name| name == features::EXIT_STATUS);
         if outcome.must_terminate {
             start::terminate(&self.api, &session_id).await;
         }
         match (outcome.exit_status, outcome.end) {
             (Some(code), _) => Ok(status(code)),
-            (None, Ok(end)) => Err(why(&session_id, &end, true)),
+            (None, Ok(end)) => Err(why(&session_id, &end, tells_status)),
             (None, Err(reason)) => Err(reason),
         }
     }

@@ -430,10 +430,12 @@ impl Node {
             while let Some(delivery) = self.link.next_delivery() {
                 self.take(delivery);
             }
+            // What it sends goes out before anything is waited for.
+            let is_done = done(self);
             while let Some(frame) = self.link.poll_transmit(self.now()) {
                 self.frame(frame).await;
             }
-            if done(self) {
+            if is_done {
                 return true;
             }
             let pause = self.link.deadline().map_or(Duration::from_secs(1), |at| {

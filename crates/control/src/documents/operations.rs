@@ -284,14 +284,14 @@ impl From<Unreadable> for DocumentError {
 /// A document that is there.
 pub(super) enum There {
     BuiltIn(&'static BuiltIn),
-    Account(Document, DocumentVersion),
+    Account(Box<(Document, DocumentVersion)>),
 }
 
 impl There {
     /// The account's own, which alone can be changed.
     pub(super) fn own(self) -> Result<(Document, DocumentVersion), DocumentError> {
         match self {
-            Self::Account(document, version) => Ok((document, version)),
+            Self::Account(own) => Ok(*own),
             Self::BuiltIn(document) => Err(DocumentError::InvalidOperation(format!(
                 "Document {} belongs to {} and cannot be changed.",
                 document.name, document.owner
@@ -503,12 +503,12 @@ impl Control {
                     .state
                     .document(name)
                     .await?
-                    .map(|(document, version)| There::Account(document, version)),
+                    .map(|own| There::Account(Box::new(own))),
             },
             None => None,
         };
         let tags = match &there {
-            Some(There::Account(document, _)) => document.tags.as_slice(),
+            Some(There::Account(own)) => own.0.tags.as_slice(),
             _ => &[],
         };
         let asked = asked_document(names, named.unwrap_or(given), tags);
@@ -543,7 +543,7 @@ impl Control {
                     false => Err(DocumentError::InvalidVersion),
                 };
             }
-            There::Account(document, default) => (document, default),
+            There::Account(own) => *own,
         };
         let number = match &input.version {
             Some(version) => {
@@ -753,7 +753,10 @@ impl Control {
             let there = self.authorize_document(call, &RULE, &input.name).await?;
             let (mut document, default) = there.own()?;
             let mut view = self
-                .wanted_version(There::Account(document.clone(), default), &input)
+                .wanted_version(
+                    There::Account(Box::new((document.clone(), default))),
+                    &input,
+                )
                 .await?;
             document.default_version = view.version;
             view.default_version = view.version;
@@ -830,7 +833,7 @@ impl Control {
                 revision: document.revision,
             });
         }
-        let there = There::Account(document.clone(), default);
+        let there = There::Account(Box::new((document.clone(), default)));
         let wanted = self.wanted_version(there, input).await?;
         if wanted.version == document.default_version {
             let why = "The default version cannot be deleted: make another one the default before.";
@@ -989,7 +992,7 @@ impl Control {
                 let done = Done::with(DocumentPage { items, next_token });
                 return Ok(self.record(call, &RULE, done).await?);
             }
-            There::Account(document, _) => document,
+            There::Account(own) => own.0,
         };
         let before = match before {
             Some((of, _)) if of != document.name => return Err(DocumentError::InvalidNextToken),

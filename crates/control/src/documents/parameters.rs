@@ -4,9 +4,9 @@
 //! Values reach shells as text, so what a declaration says is all that stands between a caller and the
 //! command: every rule is checked here, before a session exists. A pattern is looked for anywhere in
 //! the value, as the original service does, and `$` is the very end of it, not the place before a last
-//! line feed. Patterns are matched in linear time.
+//! line feed. `\w`, `\d` and `\s` are of ASCII, as they are there. Patterns are matched in linear time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
@@ -80,7 +80,7 @@ pub(crate) struct Parameter {
     /// As text, the form in which it is put into the document and shown.
     pub(crate) default: Option<String>,
     allowed_values: Option<Vec<String>>,
-    allowed_pattern: Option<Regex>,
+    allowed_pattern: Option<Pattern>,
     chars: Bounds,
     items: Bounds,
 }
@@ -137,11 +137,29 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 impl Parameter {
-    /// Reads a declaration.
+    /// Reads a new declaration, and checks all of it.
     ///
     /// # Errors
     /// What is wrong with it, for its author.
     pub(crate) fn declared(declaration: &Value) -> Result<Self, String> {
+        let parameter = Self::stored(declaration)?;
+        if let Some(pattern) = &parameter.allowed_pattern {
+            pattern.compiled()?;
+        }
+        if let Some(default) = declaration.get("default") {
+            let given = default_values(parameter.kind, default)?;
+            let judged = parameter.judge(&given);
+            judged.map_err(|why| format!("default {why}"))?;
+        }
+        Ok(parameter)
+    }
+
+    /// Reads a declaration that was checked when it was new. Patterns are not compiled before they are
+    /// needed: a listing needs none.
+    ///
+    /// # Errors
+    /// As [`Parameter::declared`].
+    pub(crate) fn stored(declaration: &Value) -> Result<Self, String> {
         let members = declaration.as_object().ok_or("must be an object")?;
         if let Some(unknown) = members.keys().find(|key| !MEMBERS.contains(&key.as_str())) {
             return Err(format!("{unknown} is not an element of parameters"));
@@ -158,14 +176,16 @@ impl Parameter {
             description: text(members, "description")?.map(str::to_owned),
             default: None,
             allowed_values: allowed_values(members)?,
-            allowed_pattern: text(members, "allowedPattern")?.map(pattern).transpose()?,
+            allowed_pattern: text(members, "allowedPattern")?.map(Pattern::new),
             chars: Bounds::of(members, "minChars", "maxChars")?,
             items: Bounds::of(members, "minItems", "maxItems")?,
         };
         if let Some(default) = members.get("default") {
             let given = default_values(kind, default)?;
-            let judged = parameter.judge(&given);
-            parameter.default = Some(judged.map_err(|why| format!("default {why}"))?);
+            let values = given.iter().map(|value| parameter.typed(value));
+            let values = values.collect::<Result<_, _>>();
+            let values = values.map_err(|why| format!("default {why}"))?;
+            parameter.default = Some(parameter.put_together(values));
         }
         Ok(parameter)
     }
@@ -185,12 +205,16 @@ impl Parameter {
         }
         let values: Result<Vec<String>, String> =
             given.iter().map(|value| self.judge_one(value)).collect();
-        let mut values = values?;
-        Ok(match self.kind {
+        Ok(self.put_together(values?))
+    }
+
+    /// The text of values that each have their form.
+    fn put_together(&self, values: Vec<String>) -> String {
+        match self.kind {
             Kind::StringList => Value::from(values).to_string(),
             Kind::MapList => format!("[{}]", values.join(",")),
-            _ => values.swap_remove(0),
-        })
+            _ => values.into_iter().next().unwrap_or_default(),
+        }
     }
 
     fn judge_one(&self, value: &str) -> Result<String, String> {
@@ -209,9 +233,9 @@ impl Parameter {
             return Err("is not one of the allowed values".to_owned());
         }
         if let Some(pattern) = &self.allowed_pattern
-            && !pattern.is_match(&value)
+            && !pattern.compiled()?.is_match(&value)
         {
-            return Err(format!("does not match the pattern {}", pattern.as_str()));
+            return Err(format!("does not match the pattern {}", pattern.text));
         }
         Ok(value)
     }
@@ -254,20 +278,64 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a st
     }
 }
 
-fn pattern(text: &str) -> Result<Regex, String> {
-    if text.len() > LONGEST_PATTERN {
-        return Err(format!(
-            "allowedPattern is longer than {LONGEST_PATTERN} bytes"
-        ));
+/// A pattern as its author wrote it, compiled when it is first needed.
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: String,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            compiled: OnceLock::new(),
+        }
     }
-    RegexBuilder::new(text)
-        .size_limit(LARGEST_PATTERN)
-        .build()
-        .map_err(|_| {
+
+    fn compiled(&self) -> Result<&Regex, String> {
+        if self.text.len() > LONGEST_PATTERN {
+            return Err(format!(
+                "allowedPattern is longer than {LONGEST_PATTERN} bytes"
+            ));
+        }
+        let compile = || {
+            let compiled = RegexBuilder::new(&ascii_classes(&self.text))
+                .size_limit(LARGEST_PATTERN)
+                .build();
+            compiled.ok()
+        };
+        self.compiled.get_or_init(compile).as_ref().ok_or_else(|| {
             "allowedPattern is no regular expression that can be matched in linear time: \
              look-around and back references are not offered"
                 .to_owned()
         })
+    }
+}
+
+/// A pattern with the classes of AWS's dialect in ours, where they would hold letters and digits of all
+/// scripts.
+fn ascii_classes(pattern: &str) -> String {
+    let mut made = String::with_capacity(pattern.len());
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            made.push(c);
+            continue;
+        }
+        match rest.next() {
+            Some('d') => made.push_str("[0-9]"),
+            Some('D') => made.push_str("[^0-9]"),
+            Some('s') => made.push_str(r"[\t\n\x0B\f\r\x20]"),
+            Some('S') => made.push_str(r"[^\t\n\x0B\f\r\x20]"),
+            Some('w') => made.push_str("[0-9A-Za-z_]"),
+            Some('W') => made.push_str("[^0-9A-Za-z_]"),
+            Some('b') => made.push_str(r"(?-u:\b)"),
+            Some(other) => made.extend(['\\', other]),
+            None => made.push('\\'),
+        }
+    }
+    made
 }
 
 fn allowed_values(members: &Map<String, Value>) -> Result<Option<Vec<String>>, String> {
@@ -432,9 +500,31 @@ pub(crate) fn substitute(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    proptest! {
+        /// What is filled in is the value, no more and no less, whatever stands around or in it.
+        #[test]
+        fn a_value_is_put_in_as_it_is(before in "[a{} ]{0,8}", value in "[ay{} \n$]{0,12}") {
+            let text = format!("{before}|{{{{ x }}}}|");
+            let values = BTreeMap::from([("x".to_owned(), value.clone())]);
+            let filled = substitute(&json!(text), &values, &mut 1000).unwrap();
+            let filled = filled.as_str().unwrap();
+            let expected = format!("|{value}|");
+            prop_assert!(filled.ends_with(&expected), "{}", filled);
+        }
+
+        /// A value that an anchored pattern lets through is made of what the pattern allows.
+        #[test]
+        fn an_anchored_pattern_allows_nothing_else(value in "[a-c;\n\r/. ]{0,6}") {
+            let letters = json!({"type": "String", "allowedPattern": "^[a-c]+$"});
+            let all_letters = !value.is_empty() && value.chars().all(|c| ('a'..='c').contains(&c));
+            prop_assert_eq!(takes(&letters, &[&value]), all_letters);
+        }
+    }
 
     fn judge(declaration: Value, given: &[&str]) -> Result<String, String> {
         let parameter = Parameter::declared(&declaration).unwrap();
@@ -483,6 +573,36 @@ mod tests {
             takes(&unanchored, &["; a"]),
             "anchors are the author's matter"
         );
+    }
+
+    #[test]
+    fn classes_are_of_ascii() {
+        let fits = |pattern: &str, value: &str| {
+            takes(
+                &json!({"type": "String", "allowedPattern": pattern}),
+                &[value],
+            )
+        };
+        for (pattern, value) in [
+            (r"^\d+$", "42"),
+            (r"^[\w.-]+$", "a_b.c-9"),
+            (r"^[^\s;]+$", "a/b"),
+            (r"^\\d$", r"\d"),
+            (r"\bid\b", "an id"),
+            (r"^\D\W\S$", "a-b"),
+            (r"^\p{L}$", "é"),
+        ] {
+            assert!(fits(pattern, value), "{pattern} {value}");
+        }
+        for (pattern, value) in [
+            (r"^\d+$", "\u{0664}\u{0662}"),
+            (r"^\w+$", "é"),
+            (r"^[\w.-]+$", "a\u{2028}b"),
+            (r"^[^\s;]+$", "a\tb"),
+            (r"^\w+$", "a b"),
+        ] {
+            assert!(!fits(pattern, value), "{pattern} {value}");
+        }
     }
 
     #[test]

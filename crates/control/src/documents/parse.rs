@@ -114,9 +114,49 @@ fn is_deeper(value: &Value, levels: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+            // What YAML takes for something else where it is not quoted.
+            "[-?:,\\[\\]{}#&*!|>'\"%@` \t\r\n0-9.eEx_~a-z\u{85}\u{2028}]{0,12}"
+                .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[a-zA-Z0-9 :#~-]{0,8}", inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_document_says_comes_back(value in any_value()) {
+            for format in [Format::Json, Format::Yaml] {
+                let text = write(&value, format).unwrap();
+                let back = read(&text, format);
+                prop_assert_eq!(back, Ok(value.clone()), "{}", text);
+            }
+        }
+
+        #[test]
+        fn no_text_makes_reading_fail_in_another_way(text in "[-?:,\\[\\]{}#&*!|>'\"%@` \n0-9a-z<]{0,64}") {
+            for format in [Format::Json, Format::Yaml] {
+                if let Ok(value) = read(&text, format) {
+                    prop_assert!(!is_deeper(&value, DEEPEST));
+                }
+            }
+        }
+    }
 
     #[test]
     fn both_formats_say_the_same() {

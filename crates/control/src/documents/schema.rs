@@ -85,8 +85,20 @@ impl From<&str> for InvalidContent {
 }
 
 impl SessionDocument {
-    /// Checks a document.
+    /// Checks a new document.
     pub(crate) fn read(document: &Value) -> Result<Self, InvalidContent> {
+        Self::read_with(document, Parameter::declared)
+    }
+
+    /// Reads a document that was checked when it was new.
+    pub(crate) fn stored(document: &Value) -> Result<Self, InvalidContent> {
+        Self::read_with(document, Parameter::stored)
+    }
+
+    fn read_with(
+        document: &Value,
+        declare: fn(&Value) -> Result<Parameter, String>,
+    ) -> Result<Self, InvalidContent> {
         let members = document.as_object().ok_or("it is no object")?;
         match members.get("schemaVersion") {
             Some(Value::String(version)) if version == "1.0" => {}
@@ -104,7 +116,7 @@ impl SessionDocument {
             description: text(members, "description")?.unwrap_or_default().to_owned(),
             session_type,
             inputs: present(members, "inputs").cloned(),
-            parameters: parameters(members)?,
+            parameters: parameters(members, declare)?,
             properties: present(members, "properties").cloned().unwrap_or_default(),
         };
         read.check()?;
@@ -180,7 +192,10 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a st
     }
 }
 
-fn parameters(members: &Map<String, Value>) -> Result<BTreeMap<String, Parameter>, String> {
+fn parameters(
+    members: &Map<String, Value>,
+    declare: fn(&Value) -> Result<Parameter, String>,
+) -> Result<BTreeMap<String, Parameter>, String> {
     let declared = match present(members, "parameters") {
         None => return Ok(BTreeMap::new()),
         Some(Value::Object(declared)) => declared,
@@ -191,17 +206,16 @@ fn parameters(members: &Map<String, Value>) -> Result<BTreeMap<String, Parameter
             "a document has at most {MOST_PARAMETERS} parameters"
         ));
     }
-    let declare = |(name, declaration): (&String, &Value)| {
+    let named = |(name, declaration): (&String, &Value)| {
         if !is_name(name) {
             return Err(format!(
                 "{name} cannot be the name of a parameter: letters, digits, - and _ can"
             ));
         }
-        let parameter = Parameter::declared(declaration);
-        let parameter = parameter.map_err(|why| format!("parameter {name}: {why}"))?;
+        let parameter = declare(declaration).map_err(|why| format!("parameter {name}: {why}"))?;
         Ok((name.clone(), parameter))
     };
-    declared.iter().map(declare).collect()
+    declared.iter().map(named).collect()
 }
 
 #[cfg(test)]

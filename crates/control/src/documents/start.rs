@@ -34,7 +34,7 @@ pub(crate) type Resolution = Result<Resolved, Unresolved>;
 /// Reads a version as it is stored.
 pub(crate) fn stored(version: &DocumentVersion) -> Result<SessionDocument, String> {
     content_of(version).and_then(|content| {
-        SessionDocument::read(&content).map_err(|error: InvalidContent| error.to_string())
+        SessionDocument::stored(&content).map_err(|error: InvalidContent| error.to_string())
     })
 }
 

@@ -11,6 +11,8 @@ mod channels;
 #[cfg(test)]
 mod coverage;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod enrolment;
 #[cfg(test)]
 mod explain;

@@ -188,6 +188,7 @@ impl Server {
         moved |= task.judge_streams(self.lives, cx);
         task.advance(control, cx);
         let records = task.course.take_stream_records();
+        task.course.stream_records_written(None);
         disk.streams
             .extend(records.into_iter().flat_map(|records| records.streams));
         if task.course.is_over() {

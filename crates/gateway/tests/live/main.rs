@@ -4,7 +4,9 @@
 mod endings;
 mod nodes;
 mod relay;
+#[cfg(test)]
 mod spool;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod world;

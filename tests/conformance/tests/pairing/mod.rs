@@ -2,6 +2,7 @@
 //! what is written about a case.
 
 pub(crate) mod commands;
+pub(crate) mod ports;
 
 use std::{
     env, fmt,
@@ -364,6 +365,22 @@ impl Pairing {
         let mut command = self.installation.command("sortie")?;
         command.arg("exec").args(options);
         command.arg(&self.node_id).arg("--").args(words);
+        self.past_the_network(command)
+    }
+
+    /// `sortie forward` of these, for scripts.
+    pub(crate) fn forward(&self, specs: &[&str]) -> Result<Command> {
+        let mut command = self.installation.command("sortie")?;
+        command.args(["forward", "--json", &self.node_id]);
+        command.args(specs);
+        self.past_the_network(command)
+    }
+
+    /// `sortie ssh` with these options and what goes behind the node.
+    pub(crate) fn ssh(&self, options: &[&str], rest: &str) -> Result<Command> {
+        let mut command = self.installation.command("sortie")?;
+        command.arg("ssh").args(options);
+        command.args([&self.node_id, rest]);
         self.past_the_network(command)
     }
 

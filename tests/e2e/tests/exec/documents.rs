@@ -158,6 +158,19 @@ impl Tail {
         Ok(command.output()?)
     }
 
+    /// The same with our command line.
+    fn exec(&self, document: &str, value: &str) -> Result<Output> {
+        let mut command = self.as_person("sortie")?;
+        command.args([
+            "exec",
+            self.installation.fact("node_id"),
+            "--document",
+            document,
+        ]);
+        command.args(["--parameter", &format!("file={value}")]);
+        Ok(command.output()?)
+    }
+
     fn log(&self) -> String {
         self.logs.join("app.log").display().to_string()
     }
@@ -216,7 +229,7 @@ impl Tail {
             format!("{log}\t;{mark}"),
             format!("{log}\u{0}; {mark}"),
             format!("-c 1 {secret}"),
-            format!("--follow=name {secret}"),
+            format!("--lines=1 {secret}"),
             String::new(),
             " ".to_owned(),
             format!("{logs}/{}.log", "a;".repeat(2000)),
@@ -241,16 +254,7 @@ fn a_document_for_logs_runs_nothing_else() -> Result<()> {
 fn it_shows_logs(tail: &Tail) -> Result<()> {
     let output = tail.start("Last-Line", &json!({"file": [tail.log()]}))?;
     ensure!(text(&output.stdout).contains("\nlast\n"), "{output:?}");
-    let mut command = tail.as_person("sortie")?;
-    command.args([
-        "exec",
-        tail.installation.fact("node_id"),
-        "--document",
-        "Last-Line",
-    ]);
-    let output = command
-        .args(["--parameter", &format!("file={}", tail.log())])
-        .output()?;
+    let output = tail.exec("Last-Line", &tail.log())?;
     assert_eq!(
         (text(&output.stdout).as_str(), output.status.code()),
         ("last\n", Some(0))
@@ -261,18 +265,27 @@ fn it_shows_logs(tail: &Tail) -> Result<()> {
 fn no_value_gets_past_the_pattern(tail: &Tail) -> Result<()> {
     let values = tail.values();
     assert!(values.len() >= 30);
-    for value in values {
-        let output = tail.start("Follow-Log", &json!({"file": [value]}))?;
-        tail.is_harmless(&value, &output)?;
+    for (index, value) in values.iter().enumerate() {
+        // Some by the stock CLI, which takes its time, and those that no argument can hold.
+        let output = if index % 10 == 0 || value.contains('\0') {
+            tail.start("Follow-Log", &json!({"file": [value]}))?
+        } else {
+            tail.exec("Follow-Log", value)?
+        };
+        tail.is_harmless(value, &output)?;
         ensure!(
             !output.status.success(),
             "{value:?} was let through: {output:?}"
         );
-        ensure!(
-            text(&output.stderr).contains("InvalidParameters")
-                || text(&output.stderr).contains("ValidationException"),
-            "{value:?}: {output:?}"
-        );
+        let told = text(&output.stderr);
+        let is_refused = [
+            "InvalidParameters",
+            "ValidationException",
+            "validation failed",
+        ]
+        .iter()
+        .any(|word| told.contains(word));
+        ensure!(is_refused, "{value:?}: {output:?}");
     }
     Ok(())
 }
@@ -280,10 +293,10 @@ fn no_value_gets_past_the_pattern(tail: &Tail) -> Result<()> {
 /// Where the document has no pattern the node still has no shell: words stay words.
 fn no_word_becomes_a_command_on_the_node(tail: &Tail) -> Result<()> {
     let mut let_through = 0;
-    for value in tail.values() {
-        let output = tail.start("Last-Line-Of", &json!({"file": [value]}))?;
+    for value in tail.values().iter().filter(|value| !value.contains('\0')) {
+        let output = tail.exec("Last-Line-Of", value)?;
         ensure!(!tail.mark().exists(), "{value:?} was run: {output:?}");
-        let_through += usize::from(output.status.success());
+        let_through += usize::from(output.status.code() != Some(255));
     }
     assert!(
         let_through >= 20,
@@ -361,7 +374,7 @@ fn no_other_way_leads_in(tail: &Tail) -> Result<()> {
 
 fn what_is_typed_is_no_command(tail: &Tail) -> Result<()> {
     let mark = format!("touch {}\r", tail.mark().display());
-    let parameters = json!({"file": [tail.log()]}).to_string();
+    let parameter = format!("file={}", tail.log());
     for keys in [
         &[][..],
         &[0x03],
@@ -372,14 +385,9 @@ fn what_is_typed_is_no_command(tail: &Tail) -> Result<()> {
         b"\x1b:!",
         b"q",
     ] {
-        let mut command = tail.as_person(&tail.aws)?;
-        command.args([
-            "ssm",
-            "start-session",
-            "--target",
-            tail.installation.fact("node_id"),
-        ]);
-        command.args(["--document-name", "Follow-Log", "--parameters", &parameters]);
+        let mut command = tail.as_person("sortie")?;
+        command.args(["start", tail.installation.fact("node_id")]);
+        command.args(["--document", "Follow-Log", "--parameter", &parameter]);
         let mut terminal = Terminal::open(&command, 80, 24)?;
         terminal.until("last")?;
         // Some of these end the session, and the rest is typed to nobody.

@@ -255,11 +255,7 @@ impl<M: Multiplexer> Hub<M> {
         self.tell(&inner);
     }
 
-    async fn carry_up(
-        &self,
-        id: u32,
-        reader: &mut (impl AsyncRead + Unpin),
-    ) -> Result<(), Broken> {
+    async fn carry_up(&self, id: u32, reader: &mut (impl AsyncRead + Unpin)) -> Result<(), Broken> {
         loop {
             let read = std::future::poll_fn(|context| self.poll_read(id, reader, context));
             let bytes = read.await?;
@@ -330,9 +326,8 @@ impl<M: Multiplexer> Hub<M> {
             std::future::poll_fn(|context| self.poll_bytes(id, context)).await?
         {
             while bytes.has_remaining() {
-                let write = std::future::poll_fn(|context| {
-                    self.poll_write(id, writer, &bytes, context)
-                });
+                let write =
+                    std::future::poll_fn(|context| self.poll_write(id, writer, &bytes, context));
                 let written = write.await?;
                 bytes.advance(written);
                 let mut inner = self.lock();

@@ -141,3 +141,70 @@ impl Multiplexer for OfficialMux {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(mux: &mut OfficialMux) -> Vec<(PayloadType, Bytes)> {
+        std::iter::from_fn(|| mux.next_message(1 << 20)).collect()
+    }
+
+    #[test]
+    fn only_clients_that_listen_for_it_hear_that_the_node_is_alive() {
+        let nop = Bytes::from_static(&[1, 3, 0, 0, 0, 0, 0, 0]);
+        for (listens, expected) in [(true, vec![(PayloadType::OUTPUT, nop)]), (false, vec![])] {
+            let mut mux = OfficialMux::new(listens);
+            mux.keep_alive();
+            assert_eq!(messages(&mut mux), expected);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_before_the_stream_ends() {
+        let mut mux = OfficialMux::new(false);
+        let open = Bytes::from_static(&[1, 0, 0, 0, 3, 0, 0, 0]);
+        mux.receive(PayloadType::OUTPUT, open).unwrap();
+        assert!(matches!(mux.next_happened(), Some(Happened::Open(3, _))));
+        let refusal = Refusal {
+            code: sortie_channel::streams::RefusalCode::Refused,
+            message: "nobody listens".to_owned(),
+        };
+        mux.refuse(3, refusal);
+        let told = messages(&mut mux);
+        assert_eq!(
+            told[0],
+            (PayloadType::FLAG, Bytes::from_static(&[0, 0, 0, 3]))
+        );
+        assert_eq!(told[1].1, Bytes::from_static(&[1, 1, 0, 0, 3, 0, 0, 0]));
+        assert_eq!(told.len(), 2);
+    }
+
+    #[test]
+    fn sockets_are_not_read_while_much_waits_and_input_not_taken_while_much_is_unread() {
+        let mut mux = OfficialMux::new(false);
+        let open = Bytes::from_static(&[1, 0, 0, 0, 3, 0, 0, 0]);
+        mux.receive(PayloadType::OUTPUT, open).unwrap();
+        while mux.room(3) > 0 {
+            mux.send(3, vec![0; 50_000].into());
+        }
+        assert!(mux.smux.queued() <= QUEUE + 60_000);
+        while mux.has_room_again || mux.next_message(1 << 20).is_some() {
+            if mux.has_room_again {
+                assert!(mux.room(3) > 0);
+                break;
+            }
+        }
+        let mut frame = vec![1, 2, 0xff, 0xff, 3, 0, 0, 0];
+        frame.resize(8 + 65_535, 0);
+        let mut taken = 0;
+        while mux.takes_input() {
+            mux.receive(PayloadType::OUTPUT, frame.clone().into())
+                .unwrap();
+            taken += 1;
+            assert!(taken < 1000, "it takes everything");
+        }
+        mux.consumed(3, 1 << 20);
+        assert!(mux.takes_input());
+    }
+}
