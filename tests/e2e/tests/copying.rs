@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sortie_testkit::{Installation, Proxy, aws, program, skip, wait_for};
+use sortie_testkit::{Installation, Proxy, Terminal, aws, program, skip, wait_for};
 
 const MEBI: usize = 1 << 20;
 /// An account that may little.
@@ -439,5 +439,54 @@ fn policies_decide_who_copies() -> Result<()> {
     let errors = errors(&output);
     ensure!(errors.contains("Sortie-CopyFile"), "{errors}");
     ensure!(!there.exists(), "it was copied");
+    Ok(())
+}
+
+#[test]
+fn a_person_sees_how_it_goes() -> Result<()> {
+    let installation = Installation::start()?;
+    let network = Proxy::to_url(installation.fact("endpoint"))?;
+    let scratch = installation.scratch();
+    let (source, folder) = (scratch.join("source"), scratch.join("there"));
+    fs::write(&source, noise(64 * MEBI, 8))?;
+    fs::create_dir(&folder)?;
+    let to = format!("@{}", text(&folder));
+    let mut command = cp(&installation, &[text(&source), &to])?;
+    command.env("AWS_ENDPOINT_URL", format!("http://{}", network.address()));
+    let mut terminal = Terminal::open(&command, 100, 24)?;
+    wait_for_part(&folder.join(".source.sortie-part"), 4 * MEBI as u64)?;
+    network.hold();
+    // In the middle, with a rate and the time that is left.
+    terminal.until("of 64.0 MiB")?;
+    terminal.until("/s")?;
+    network.cut();
+    terminal.until("connection lost for")?;
+    network.pass();
+    terminal.until("1 file, 64.0 MiB in ")?;
+    terminal.until("every SHA-256 is right")?;
+    assert_eq!(terminal.exit_status()?.code(), Some(0));
+
+    // Ctrl-C leaves, and the next one goes on.
+    fs::remove_file(folder.join("source"))?;
+    let mut terminal = Terminal::open(&command, 100, 24)?;
+    wait_for_part(&folder.join(".source.sortie-part"), 4 * MEBI as u64)?;
+    network.hold();
+    terminal.until("of 64.0 MiB")?;
+    terminal.keys("\x03")?;
+    terminal.until("interrupted; the same command goes on from here")?;
+    network.pass();
+    assert_eq!(terminal.exit_status()?.code(), Some(255));
+    let lines = copied(&installation, &["--json", text(&source), &to])?;
+    let held = summary(&lines)["BytesHeld"].as_u64();
+    ensure!(
+        held.is_some_and(|held| held >= 4 * MEBI as u64),
+        "{lines:?}"
+    );
+
+    // Nothing is shown to whoever wants nothing.
+    let command = cp(&installation, &["-q", text(&source), &to])?;
+    let mut terminal = Terminal::open(&command, 100, 24)?;
+    assert_eq!(terminal.exit_status()?.code(), Some(0));
+    assert_eq!(terminal.shown(), "");
     Ok(())
 }
