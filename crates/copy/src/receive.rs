@@ -486,7 +486,6 @@ impl Receiver<'_> {
     }
 
     /// What is there of a file. The outer error ends the copy, the inner one the file.
-    #[expect(clippy::type_complexity, reason = "two kinds of failure")]
     fn inspect(
         &self,
         entry: u64,

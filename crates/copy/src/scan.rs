@@ -87,7 +87,7 @@ impl Scan {
     pub(crate) fn next_step(&mut self) -> Option<Step> {
         loop {
             let Some(level) = self.levels.last_mut() else {
-                return Some(self.root()?);
+                return self.root();
             };
             match level.entries.read() {
                 None => {

@@ -97,7 +97,7 @@ impl Stranger {
     }
 
     /// The node has had enough, and says why.
-    fn is_sent_away(mut self, why: &str) {
+    fn goes_with(mut self, why: &str) {
         let Message::Fatal(text) = self.hear() else {
             panic!("the node goes on");
         };
@@ -130,7 +130,7 @@ fn a_name_that_leads_elsewhere_ends_the_copy() {
         bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes());
         bytes.extend_from_slice(&payload);
         stranger.stream.write_all(&bytes).unwrap();
-        stranger.is_sent_away("not the name of a file");
+        stranger.goes_with("not the name of a file");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -223,7 +223,7 @@ fn a_lie_about_a_size_ends_the_copy_and_leaves_no_file() {
         stranger.say(&[file("a", size)]);
         assert!(matches!(stranger.hear(), Message::Want(0, None)));
         stranger.say(&messages);
-        stranger.is_sent_away("breaks the rules");
+        stranger.goes_with("breaks the rules");
         assert!(!folder.path().join("a").exists());
         let _ = fs::remove_file(folder.path().join(".a.sortie-part"));
     }
@@ -240,7 +240,7 @@ fn what_is_announced_is_bounded() {
     for _ in 0..WINDOW {
         assert!(matches!(stranger.hear(), Message::Want(..)));
     }
-    stranger.is_sent_away("too many entries");
+    stranger.goes_with("too many entries");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_receiver_that_answers_nonsense_is_left() {
         let mut stranger = Stranger::downloading(&folder.path().join("a"));
         assert!(matches!(stranger.hear(), Message::File { .. }));
         stranger.say(&[answer]);
-        stranger.is_sent_away("not asked");
+        stranger.goes_with("not asked");
     }
     // A claim to have more than there is, or something else, is answered by the whole file.
     for length in [2, 3, 4, u64::MAX] {

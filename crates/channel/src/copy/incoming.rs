@@ -296,7 +296,8 @@ mod tests {
 
     #[test]
     fn every_message_has_its_turn() {
-        let table: [(fn() -> Incoming, Message, Rule); 12] = [
+        type Situation = fn() -> Incoming;
+        let table: [(Situation, Message, Rule); 12] = [
             (Incoming::default, file(1), Rule::Hello),
             (greeted, hello(), Rule::Hello),
             (greeted, Message::Start(0, 0), Rule::Turn),
