@@ -64,9 +64,16 @@ pub(crate) async fn run(api: &Api, arguments: &Forward) -> Result<u8, CommandErr
     let stop = CancellationToken::new();
     let mut tunnels = JoinSet::new();
     for (number, plan) in plans.into_iter().enumerate() {
-        let session = start::open(api, &plan.request).await;
-        let session = match session {
-            Ok(session) => session,
+        let started = tokio::select! {
+            started = start::open(api, &plan.request) => started.map(Some),
+            _ = desk.signals.next_ending() => Ok(None),
+        };
+        let session = match started {
+            Ok(Some(session)) => session,
+            Ok(None) => {
+                end_all(&stop, &mut tunnels).await;
+                return Ok(0);
+            }
             Err(error) => {
                 end_all(&stop, &mut tunnels).await;
                 return Err(error);

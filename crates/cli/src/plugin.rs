@@ -25,7 +25,7 @@ use crate::{
     output,
     prompt::OnTerminal,
     runtime,
-    shell::{self, Ending, Manner},
+    shell::{self, Ending, Manner, Signals},
     start::{must_terminate, terminate},
 };
 
@@ -213,13 +213,16 @@ async fn join(api: &Api, session: StartedSession) -> Result<u8, CommandError> {
         ..Options::default()
     };
     let mut channel = DataChannel::open(session, api.clone(), api.tls(), options);
-    let first = loop {
-        match channel.events.next().await {
-            Some(Event::Joined | Event::Away { .. } | Event::Back) => {}
-            Some(Event::Begun(session)) if session.session_type == SessionType::Port => {
-                return port::run(api, &session_id, channel, session).await;
-            }
-            first => break first,
+    let first = match first(&mut channel).await? {
+        First::Event(Some(Event::Begun(session))) if session.session_type == SessionType::Port => {
+            return port::run(api, &session_id, channel, session).await;
+        }
+        First::Event(event) => event,
+        First::Signal(number) => {
+            drop(channel);
+            terminate(api, &session_id).await;
+            let reason = last_words(&session_id, &Ending::Signalled(number));
+            return Ok(fail(&reason.unwrap_or_default()));
         }
     };
     let manner = Manner {
@@ -235,6 +238,27 @@ async fn join(api: &Api, session: StartedSession) -> Result<u8, CommandError> {
     match last_words(&session_id, &outcome.end) {
         Ok(text) => output::print(&text).map(|()| 0),
         Err(reason) => Ok(fail(&reason)),
+    }
+}
+
+/// What tells the kind of a session, or ends the wait for it.
+enum First {
+    Event(Option<Event>),
+    Signal(i32),
+}
+
+async fn first(channel: &mut DataChannel) -> Result<First, CommandError> {
+    let mut signals =
+        Signals::new().map_err(|error| CommandError::io("wait for signals", error))?;
+    loop {
+        let event = tokio::select! {
+            event = channel.events.next() => event,
+            number = signals.next_ending() => return Ok(First::Signal(number)),
+        };
+        match event {
+            Some(Event::Joined | Event::Away { .. } | Event::Back) => {}
+            event => return Ok(First::Event(event)),
+        }
     }
 }
 

@@ -323,6 +323,34 @@ fn forwarding_has_awss_lines_and_ends_with_a_signal_of_the_keyboard() {
 }
 
 #[test]
+fn a_signal_before_the_node_is_there_ends_the_session_on_its_server() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut server = runtime.block_on(Server::start(|_| {
+        (200, format!(r#"{{"SessionId":"{SESSION}"}}"#))
+    }));
+    let world = World::start(OURS);
+    let mut command = world.command(&world.install_plugin());
+    let response = json!({
+        "SessionId": SESSION, "TokenValue": OURS, "StreamUrl": server.stream_url(),
+    });
+    command
+        .args([response.to_string().as_str(), "r", "StartSession", ""])
+        .args([
+            r#"{"Target":"mi-1"}"#,
+            &format!("http://{}", server.address),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let peer = runtime.block_on(server.next_channel());
+    signal(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(255));
+    assert_eq!(server.count("TerminateSession"), 1);
+    drop(peer);
+}
+
+#[test]
 fn a_destination_that_is_not_there_is_told_in_awss_words() {
     for carrier in [Carrier::Smux, Carrier::Streams] {
         let station = Station::start(carrier, forwarding(), true);

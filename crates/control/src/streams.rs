@@ -9,7 +9,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,6 +23,7 @@ use crate::{
     authorize::{self, Ask},
     call::InternalError,
     directory::Directory,
+    documents::destination,
     judge::Circumstances,
     mint::RandomError,
     nodes::asked_node,
@@ -35,10 +35,6 @@ use crate::{
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// Destinations of a session whose decisions are remembered.
 const DESTINATIONS: usize = 1024;
-/// The longest host name that DNS has.
-const LONGEST_NAME: usize = 253;
-/// The longest path that fits into the address of a unix socket, with its end.
-const LONGEST_PATH: usize = 107;
 
 /// Where a stream goes, in one spelling: two that mean the same are equal, as far as can be told
 /// without asking DNS, so that a policy need not foresee spellings.
@@ -91,11 +87,16 @@ impl StreamDestination {
     ) -> Result<Self, DestinationError> {
         match (host, port, socket) {
             (None, None, None) => Err(DestinationError::Missing),
-            (None, None, Some(path)) => socket_path(path),
+            (None, None, Some(path)) => destination::socket(path)
+                .map(|path| Self::Socket {
+                    path: path.to_owned(),
+                })
+                .map_err(|_| DestinationError::Path),
             (_, _, Some(_)) => Err(DestinationError::Both),
             (_, None | Some(0), None) => Err(DestinationError::Port),
             (host, Some(port), None) => Ok(Self::Port {
-                host: plain_host(host.unwrap_or_default())?,
+                host: destination::host(host.unwrap_or_default())
+                    .map_err(|_| DestinationError::Host)?,
                 port,
             }),
         }
@@ -127,39 +128,6 @@ impl fmt::Display for StreamDestination {
             Self::Socket { path } => f.write_str(path),
         }
     }
-}
-
-/// The one spelling of a host. No host is the node itself.
-fn plain_host(host: &str) -> Result<String, DestinationError> {
-    if host.is_empty() {
-        return Ok("localhost".to_owned());
-    }
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(address.to_canonical().to_string());
-    }
-    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let is_label = |label: &str| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        (1..=63).contains(&label.len()) && label.bytes().all(plain)
-    };
-    // Resolvers take `127.1` and `0x7f000001` for addresses.
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let is_number = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
-    if name.len() > LONGEST_NAME || is_number || !name.split('.').all(is_label) {
-        return Err(DestinationError::Host);
-    }
-    Ok(name)
-}
-
-fn socket_path(path: &str) -> Result<StreamDestination, DestinationError> {
-    let parts = path.strip_prefix('/').ok_or(DestinationError::Path)?;
-    let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
-    if path.len() > LONGEST_PATH || !parts.split('/').all(is_plain) {
-        return Err(DestinationError::Path);
-    }
-    Ok(StreamDestination::Socket {
-        path: path.to_owned(),
-    })
 }
 
 /// Whether a stream may be.
@@ -583,7 +551,6 @@ mod tests {
             ".",
             "*",
             "bücher.example",
-            "[::1]",
             &long,
         ] {
             assert_eq!(port(host, 80), Err(DestinationError::Host), "{host:?}");

@@ -25,7 +25,7 @@ use serde_json::Value;
 use sortie_channel::{
     features,
     handshake::{Session, SessionType},
-    streams::{Destination, Refusal},
+    streams::{Destination, Refusal, RefusalCode},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -174,6 +174,18 @@ impl IncomingStream {
     /// Says that it is not, and why.
     pub fn refuse(mut self, refusal: Refusal) {
         if let Some(stream) = self.stream.take() {
+            self.shared.refuse(stream.id(), refusal);
+        }
+    }
+}
+
+impl Drop for IncomingStream {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            let refusal = Refusal {
+                code: RefusalCode::Forbidden,
+                message: "nobody takes connections here".to_owned(),
+            };
             self.shared.refuse(stream.id(), refusal);
         }
     }
