@@ -7,7 +7,7 @@ mod spec;
 use std::{collections::BTreeMap, os::unix::net::UnixStream as Line, sync::Arc, time::Duration};
 
 use sortie_client::{
-    Api, PortSession,
+    Api, PortSession, StartedSession,
     data_channel::{self, End},
     ports::{Event, SpliceError, splice},
 };
@@ -61,11 +61,11 @@ pub(crate) async fn run(api: &Api, arguments: &Cp) -> Result<u8, CommandError> {
         ) {
             (Ok(before), Ok(Ended::Copied)) => Ok(before),
             (Ok(_), Ok(Ended::Failed(why))) => {
-                progress.say(&format!("sortie: {}: {}", remote.node, output::plain(&why)));
+                progress.fail(&format!("{}: {}", remote.node, output::plain(&why)));
                 Ok(false)
             }
             (Ok(_), Ok(Ended::Interrupted)) => {
-                progress.say("sortie: interrupted; the same command goes on from here");
+                progress.fail("interrupted; the same command goes on from here");
                 Ok(false)
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -134,23 +134,17 @@ impl Copy<'_> {
         work: Work,
         signals: &mut Signals,
     ) -> Result<Ended, CommandError> {
-        let target = nodes::resolve(self.api, &remote.node).await?;
-        nodes::require_our_agent(self.api, &target, &[NEED]).await?;
-        let parameters: BTreeMap<_, _> = [("path", remote.path.as_str()), ("direction", direction)]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), vec![value.to_owned()]))
-            .collect();
-        let request = StartSessionRequest {
-            target,
-            document_name: Some(DOCUMENT.to_owned()),
-            parameters: Some(parameters),
-            reason: self.reason.clone(),
+        let started = tokio::select! {
+            started = self.start(remote, direction) => started?,
+            _ = signals.next_ending() => {
+                self.progress.interrupt();
+                return Ok(Ended::Interrupted);
+            }
         };
-        let session = start::open(self.api, &request).await?;
-        let session_id = session.session_id.clone();
+        let session_id = started.session_id.clone();
         self.progress.begin_session(&remote.node, &session_id);
         let options = data_channel::Options::default();
-        let session = PortSession::open(session, self.api.clone(), self.api.tls(), options);
+        let session = PortSession::open(started, self.api.clone(), self.api.tls(), options);
         let mut carried = Carried {
             session,
             progress: self.progress,
@@ -164,6 +158,26 @@ impl Copy<'_> {
             start::terminate(self.api, &session_id).await;
         }
         ended.map_err(|error| CommandError::io("copy", error))
+    }
+
+    async fn start(
+        &self,
+        remote: &Remote,
+        direction: &str,
+    ) -> Result<StartedSession, CommandError> {
+        let target = nodes::resolve(self.api, &remote.node).await?;
+        nodes::require_our_agent(self.api, &target, &[NEED]).await?;
+        let parameters: BTreeMap<_, _> = [("path", remote.path.as_str()), ("direction", direction)]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), vec![value.to_owned()]))
+            .collect();
+        let request = StartSessionRequest {
+            target,
+            document_name: Some(DOCUMENT.to_owned()),
+            parameters: Some(parameters),
+            reason: self.reason.clone(),
+        };
+        start::open(self.api, &request).await
     }
 }
 

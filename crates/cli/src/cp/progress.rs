@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sortie_channel::copy::Digest;
 use sortie_copy::{Settled, Told, Watch};
 use tokio::time::Instant;
 
@@ -61,6 +62,8 @@ struct State {
     away_since: Option<Instant>,
     interrupted: bool,
     line_is_there: bool,
+    /// Why sessions came to no end.
+    errors: Vec<String>,
     /// Standard output cannot be written to.
     broken: Option<CommandError>,
 }
@@ -87,6 +90,7 @@ impl Progress {
                 away_since: None,
                 interrupted: false,
                 line_is_there: false,
+                errors: Vec::new(),
                 broken: None,
             }),
         }
@@ -121,9 +125,11 @@ impl Progress {
         self.lock().interrupted
     }
 
-    /// A line for the person, past the one that is renewed.
-    pub(super) fn say(&self, text: &str) {
-        self.lock().say(text);
+    /// The copy has come to no end.
+    pub(super) fn fail(&self, why: &str) {
+        let mut state = self.lock();
+        state.say(&format!("sortie: {why}"));
+        state.errors.push(why.to_owned());
     }
 
     /// Renews the line.
@@ -190,8 +196,7 @@ impl Watch for Progress {
             Told::Settled { path, what } => {
                 state.settle(what);
                 if let (true, Settled::File { digest, .. }) = (self.checksum, what) {
-                    let line = format!("{digest}  {}\n", path.display());
-                    Self::print(&mut state, &line);
+                    Self::print(&mut state, &checksum_line(digest, &path));
                 }
                 if self.json {
                     let line = settled_line(&path, what);
@@ -223,6 +228,19 @@ impl Progress {
             state.say(&output::plain(&text));
         }
     }
+}
+
+/// As `sha256sum` writes it: a name that would break its line is escaped, which the line begins with.
+fn checksum_line(digest: Digest, path: &Path) -> String {
+    let name = path.to_string_lossy();
+    if !name.contains(['\\', '\n', '\r']) {
+        return format!("{digest}  {name}\n");
+    }
+    let name = name
+        .replace('\\', r"\\")
+        .replace('\n', r"\n")
+        .replace('\r', r"\r");
+    format!("\\{digest}  {name}\n")
 }
 
 fn settled_line(path: &Path, what: Settled) -> Value {
@@ -328,6 +346,7 @@ impl State {
             "Failed": counts.failed,
             "Skipped": counts.skipped,
             "Seconds": (self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+            "Errors": self.errors,
             "SessionIds": self.sessions,
         }})
     }
@@ -419,6 +438,14 @@ mod tests {
         }
         assert_eq!(clock(7), "0:07");
         assert_eq!(clock(3723), "1:02:03");
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line_of_checksums() {
+        let digest = Digest([0xab; 32]);
+        let line = |name: &str| checksum_line(digest, Path::new(name));
+        assert_eq!(line("a b"), format!("{digest}  a b\n"));
+        assert_eq!(line("a\nb\\c"), format!("\\{digest}  a\\nb\\\\c\n"));
     }
 
     #[test]
