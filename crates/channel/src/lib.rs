@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod control;
+pub mod copy;
 pub mod features;
 pub mod frame;
 pub mod handshake;

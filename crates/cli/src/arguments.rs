@@ -87,6 +87,14 @@ pub(crate) enum Command {
     /// (127.0.0.2:8080:localhost:80). A part that begins with / or ./ is a unix socket, and an IPv6
     /// address is in brackets. Port 0 takes any that is free. It runs until Ctrl-C.
     Forward(Forward),
+    /// Copy files to a node or from one, which needs no sshd
+    ///
+    /// NODE:PATH is a path on the node, from the session's home directory on when it does not begin
+    /// with /; anything else is a path here, and - is standard input or output. A destination that is
+    /// a directory takes the sources under their names. Every file is verified by its SHA-256 before
+    /// it gets its name. The same command goes on where an interrupted one was. The exit status is 0,
+    /// or 255 when anything was not copied, which standard error names.
+    Cp(Cp),
     /// Run ssh over a session, on a node that needs no open port
     ///
     /// Everything behind the node is ssh's. `sortie ssh-config` makes ssh, scp, sftp, rsync and what is
@@ -182,6 +190,31 @@ pub(crate) struct Forward {
     /// Print a line of JSON for each listener on standard output once all are ready
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cp {
+    /// What to copy, and where to: the last one is the destination
+    #[arg(value_name = "SOURCE… DESTINATION", num_args = 2.., required = true)]
+    pub(crate) paths: Vec<OsString>,
+    /// Copy directories and what is in them; links in them stay links
+    #[arg(short = 'r', short_alias = 'R', long)]
+    pub(crate) recursive: bool,
+    /// Keep modes and modification times
+    #[arg(short = 'p', long)]
+    pub(crate) preserve: bool,
+    /// Show no progress
+    #[arg(short = 'q', long)]
+    pub(crate) quiet: bool,
+    /// Print the SHA-256 of each file on standard output, as sha256sum does
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) checksum: bool,
+    /// Print a line of JSON for each file, and one for all, on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Why, for the audit trail
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Args)]

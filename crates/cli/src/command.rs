@@ -8,6 +8,7 @@ use sortie_client::{Api, ClientConfig, Environment, Overrides};
 use crate::{
     FAILURE,
     arguments::{Arguments, Command, Plugin, Sessions},
+    cp,
     error::CommandError,
     exec, explain, forward, login, nodes, output, plugin_install,
     prompt::OnTerminal,
@@ -63,6 +64,7 @@ fn run(arguments: &Arguments) -> Result<u8, CommandError> {
 async fn dispatch(all: &Arguments, api: &Api) -> Result<u8, CommandError> {
     match &all.command {
         Command::Explain(arguments) => return explain::run(api, arguments).await,
+        Command::Cp(arguments) => return cp::run(api, arguments).await,
         Command::Forward(arguments) => return forward::run(api, arguments).await,
         Command::Login(arguments) => {
             login::log_in(api, arguments, &all.connection.overrides()).await?;

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod command;
+mod cp;
 mod denial;
 mod error;
 mod escape;

@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ("types", &[], "the base knows nothing above it"),
     ("wire", &["types"], "codecs and signatures are pure"),
     ("channel", &["types"], "the protocol is a value, without IO"),
+    ("copy", &["channel"], "files and a stream, whoever carries it"),
     (
         "evidence",
         &["types"],
@@ -51,7 +52,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "agent",
-        &["types", "wire", "channel"],
+        &["types", "wire", "channel", "copy"],
         "a node never carries server code",
     ),
     (
@@ -61,7 +62,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "cli",
-        &["types", "wire", "channel", "client"],
+        &["types", "wire", "channel", "copy", "client"],
         "a client never carries server code",
     ),
 ];

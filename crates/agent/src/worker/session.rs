@@ -78,6 +78,6 @@ async fn conduct(options: &SessionOptions, outside: &mut Outside) -> Result<End,
             terminal::commands(&options.account, commands, outside).await
         }
         Work::NonInteractive(command) => command::run(&options.account, command, outside).await,
-        Work::Port(plan) => Ok(port::run(plan, outside).await?),
+        Work::Port(plan) => Ok(port::run(plan, &options.account.home, outside).await?),
     }
 }

@@ -108,10 +108,11 @@ pub(super) async fn check(target: &Target) -> Result<(), Refusal> {
     }
 }
 
-/// Connects to a destination. An in-process service is connected here too, by [`Connection::over`].
+/// Connects to a destination, which may be a service within this process.
 pub(super) async fn connect(target: &Target) -> Result<Connection, Refusal> {
     match target {
         Target::Tcp { host, port } => connect_tcp(target, host, *port).await,
+        Target::Copy(plan) => plan.connect().map_err(|error| failed(target, &error)),
         Target::Socket(path) => match timeout(ADDRESS_LIMIT, os::connect_socket(path)).await {
             Ok(Ok(stream)) => Ok(Connection::over(stream)),
             Ok(Err(error)) => Err(failed(target, &error)),

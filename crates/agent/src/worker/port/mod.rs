@@ -11,6 +11,7 @@
 //! Everything is done as the session's account.
 
 mod basic;
+mod copy;
 mod destination;
 mod forbidden;
 mod forward;
@@ -19,6 +20,8 @@ mod listen;
 mod mux;
 mod plan;
 mod streams;
+
+use std::path::Path;
 
 use serde_json::Value;
 use sortie_channel::{
@@ -39,7 +42,8 @@ use super::outside::{End, Outside};
 use crate::os;
 
 /// Runs a port session to its end.
-pub(super) async fn run(plan: &PortPlan, outside: &mut Outside) -> Result<End, End> {
+pub(super) async fn run(plan: &PortPlan, home: &Path, outside: &mut Outside) -> Result<End, End> {
+    let plan = &plan.at_home(home);
     outside.client_known().await?;
     let has_streams = outside.channel.has_feature(STREAMS);
     if !has_streams && !plan.is_official() {

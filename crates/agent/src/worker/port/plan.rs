@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::forbidden::is_forbidden;
+use super::{copy::CopyPlan, forbidden::is_forbidden};
 
 /// The host of a document that names none.
 pub(super) const LOCALHOST: &str = "localhost";
@@ -41,6 +41,8 @@ pub(super) enum Target {
     Tcp { host: String, port: u16 },
     /// A unix socket of this machine.
     Socket(PathBuf),
+    /// The files of this machine.
+    Copy(CopyPlan),
 }
 
 impl std::fmt::Display for Target {
@@ -49,6 +51,7 @@ impl std::fmt::Display for Target {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Copy(plan) => write!(f, "{plan}"),
         }
     }
 }
@@ -77,8 +80,6 @@ pub(crate) enum PortRefusal {
     RelativeSocket,
     #[error("this node listens on its loopback addresses only, not on {0}")]
     BindAddress(String),
-    #[error("this node's agent does not copy files")]
-    Copy,
 }
 
 impl PortPlan {
@@ -88,7 +89,7 @@ impl PortPlan {
             "LocalPortForwarding" => PortKind::Local(target(properties)?),
             "SocksForwarding" => PortKind::Socks,
             "ReverseForwarding" => PortKind::Reverse(listen(properties)?),
-            "CopyFile" => return Err(PortRefusal::Copy),
+            "CopyFile" => PortKind::Stdio(Target::Copy(CopyPlan::of(properties)?)),
             // As official agents do with any other word.
             _ => PortKind::Stdio(target(properties)?),
         };
@@ -96,6 +97,15 @@ impl PortPlan {
             properties: properties.clone(),
             kind,
         })
+    }
+
+    /// The same for an account with this home directory.
+    pub(super) fn at_home(&self, home: &Path) -> Self {
+        let mut plan = self.clone();
+        if let PortKind::Stdio(Target::Copy(copy)) = &mut plan.kind {
+            *copy = copy.at_home(home);
+        }
+        plan
     }
 
     /// Whether official clients know this kind.
@@ -170,7 +180,7 @@ fn port(properties: &Value) -> Result<u16, PortRefusal> {
 }
 
 /// A text, or a number as text; absent or null is empty.
-fn text(properties: &Value, name: &'static str) -> Result<String, PortRefusal> {
+pub(super) fn text(properties: &Value, name: &'static str) -> Result<String, PortRefusal> {
     match properties.get(name) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
@@ -267,7 +277,7 @@ mod tests {
                 json!({"type": "ReverseForwarding", "portNumber": "80", "bindAddress": "0.0.0.0"}),
                 "not on 0.0.0.0",
             ),
-            (json!({"type": "CopyFile"}), "does not copy"),
+            (json!({"type": "CopyFile"}), "direction"),
         ];
         for (properties, reason) in table {
             let refused = kind(properties).unwrap_err();
