@@ -15,7 +15,11 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ("types", &[], "the base knows nothing above it"),
     ("wire", &["types"], "codecs and signatures are pure"),
     ("channel", &["types"], "the protocol is a value, without IO"),
-    ("copy", &["channel"], "files and a stream, whoever carries it"),
+    (
+        "copy",
+        &["channel"],
+        "files and a stream, whoever carries it",
+    ),
     (
         "evidence",
         &["types"],
