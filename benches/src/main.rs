@@ -127,7 +127,7 @@ fn measure(run: &Run) -> Result<ExitCode> {
     }
     let unjudged = table.unjudged();
     for row in &unjudged {
-        writeln!(io::stdout(), "not judged without OpenSSH: {row}")?;
+        writeln!(io::stdout(), "not judged, as a figure is missing: {row}")?;
     }
     Ok(
         if run.check && !(missed.is_empty() && unjudged.is_empty()) {

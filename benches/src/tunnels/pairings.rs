@@ -24,11 +24,12 @@ const OURS_SENDS: f64 = 70.0;
 /// What the official client says once its port is open.
 const OPEN: &str = "Waiting for connections";
 
-/// Two ends with a tunnel between them.
-struct Pair {
+/// Two ends with a server of ours between them.
+struct Pair<'a> {
     client: &'static str,
     node: &'static str,
-    forward: Forward,
+    node_id: &'a str,
+    plugin: Option<&'a Path>,
 }
 
 const OUR_CLIENT: &str = "sortie";
@@ -46,48 +47,71 @@ pub(super) fn measure(
 ) -> Result<()> {
     let plugin = official_plugin();
     let official = OfficialNode::start(ground)?;
-    let mut pairs = Vec::new();
-    let mut pair = |client, node, forward| {
-        pairs.push(Pair {
-            client,
-            node,
-            forward,
-        });
-    };
-    if let Some(official) = &official {
-        let forward = ground.installation.forward(&official.node_id, far);
-        let forward = forward.with_context(|| official.machine.log())?;
-        pair(OUR_CLIENT, OFFICIAL_NODE, forward);
-    }
-    if let Some(plugin) = &plugin {
-        let forward = official_forward(ground, plugin, &ground.agent.node_id, far)?;
-        pair(OFFICIAL_CLIENT, OUR_NODE, forward);
-    }
-    if let Some((plugin, official)) = plugin.as_ref().zip(official.as_ref()) {
-        let forward = official_forward(ground, plugin, &official.node_id, far)?;
-        pair(OFFICIAL_CLIENT, OFFICIAL_NODE, forward);
-    }
-    for (pair, direction) in both_ways(&pairs) {
-        table.declare(&pair.row(direction), pair.judge(direction));
+    let official = official.as_ref().map(|node| node.node_id.as_str());
+    let pairs = pairs(plugin.as_deref(), official, &ground.agent.node_id);
+    for pair in &pairs {
+        for direction in DIRECTIONS {
+            table.declare(&pair.row(direction), pair.judge(direction));
+        }
     }
     let time = Duration::from_secs_f64(sizes.bulk_seconds);
     for round in 1..=rounds {
         note(&format!("official ends: round {round} of {rounds}"));
-        for (pair, direction) in both_ways(&pairs) {
-            let flow = traffic::bulk(pair.forward.port, direction, time);
-            let flow = flow.with_context(|| pair.row(direction))?;
-            table.add(&pair.row(direction), Peer::Ours, flow.rate());
+        for pair in &pairs {
+            // What fails between others' programs must not cost all other figures: its cell stays empty.
+            if let Err(error) = pair.turn(ground, far, time, table) {
+                note(&format!("{} and {}: {error:#}", pair.client, pair.node));
+            }
         }
     }
     Ok(())
 }
 
-fn both_ways(pairs: &[Pair]) -> impl Iterator<Item = (&Pair, Direction)> {
-    let pairs = pairs.iter();
-    pairs.flat_map(|pair| DIRECTIONS.map(|direction| (pair, direction)))
+/// Every pairing with an official end of which both are there.
+fn pairs<'a>(
+    plugin: Option<&'a Path>,
+    official_node: Option<&'a str>,
+    our_node: &'a str,
+) -> Vec<Pair<'a>> {
+    let clients = [
+        Some((OUR_CLIENT, None)),
+        plugin.map(|plugin| (OFFICIAL_CLIENT, Some(plugin))),
+    ];
+    let nodes = [
+        Some((OUR_NODE, our_node)),
+        official_node.map(|node_id| (OFFICIAL_NODE, node_id)),
+    ];
+    let mut pairs = Vec::new();
+    for (client, plugin) in clients.into_iter().flatten() {
+        for (node, node_id) in nodes.into_iter().flatten() {
+            if (client, node) != (OUR_CLIENT, OUR_NODE) {
+                pairs.push(Pair {
+                    client,
+                    node,
+                    node_id,
+                    plugin,
+                });
+            }
+        }
+    }
+    pairs
 }
 
-impl Pair {
+impl Pair<'_> {
+    /// Both directions, in a session of their own.
+    fn turn(&self, ground: &Ground, far: u16, time: Duration, table: &mut Table) -> Result<()> {
+        let forward = match self.plugin {
+            Some(plugin) => official_forward(ground, plugin, self.node_id, far)?,
+            None => ground.installation.forward(self.node_id, far)?,
+        };
+        for direction in DIRECTIONS {
+            let flow = traffic::bulk(forward.port, direction, time)
+                .with_context(|| format!("bulk {}", name(direction)))?;
+            table.add(&self.row(direction), Peer::Ours, flow.rate());
+        }
+        Ok(())
+    }
+
     fn row(&self, direction: Direction) -> String {
         let (client, node) = (self.client, self.node);
         format!("{client} and {node}, bulk {}, MB/s", name(direction))
@@ -138,7 +162,7 @@ fn official_forward(ground: &Ground, plugin: &Path, node_id: &str, far: u16) -> 
 
 /// The official agent on a machine of namespaces.
 struct OfficialNode {
-    machine: Machine,
+    _machine: Machine,
     node_id: String,
 }
 
@@ -179,7 +203,10 @@ impl OfficialNode {
         let machine = Machine::start(&folder, &setup, &command)?;
         let node_id = wait_for("the official agent to be connected", || connected(ground))
             .with_context(|| machine.log())?;
-        Ok(Some(Self { machine, node_id }))
+        Ok(Some(Self {
+            _machine: machine,
+            node_id,
+        }))
     }
 }
 
