@@ -91,7 +91,7 @@ impl Random {
 
 /// A text that a pattern takes. A new pattern may need another candidate here.
 fn matching(text: &Text) -> &'static str {
-    const CANDIDATES: [&str; 12] = [
+    const CANDIDATES: [&str; 15] = [
         "mi-0123456789abcdef0",
         "01234567-89ab-cdef-0123-456789abcdef",
         "1440",
@@ -103,6 +103,9 @@ fn matching(text: &Text) -> &'static str {
         "ABCDEFGHIJKLMNOPQRSTUVWX",
         "/ops/",
         "v1",
+        "1.0",
+        "$LATEST",
+        "all",
         "x",
     ];
     let takes = |candidate: &&&str| {

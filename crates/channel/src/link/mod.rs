@@ -31,6 +31,7 @@ use crate::{
     frame::{FLAG_SYN, Frame, MessageType, NewFrame, PayloadType},
     random::Random,
     service::{self, Stamp},
+    streams::payload,
 };
 
 /// How long a cumulative acknowledgement waits for something to go with. Alone it would be a message of
@@ -387,7 +388,7 @@ impl Link {
         };
         let owed = self.owes_acks().then(|| frame.message_id());
         // What is neither typed nor shown is mostly what somebody waits for, such as the last message.
-        let may_wait = self.cumulative_ack && delivery.payload_type == PayloadType::OUTPUT;
+        let may_wait = self.cumulative_ack && is_carried(delivery.payload_type);
         let length = delivery.payload.len();
         match self.receiver.take(number, delivery, owed) {
             Taken::InOrder if owed.is_some() => Received::Stream,
@@ -590,6 +591,14 @@ impl Link {
     pub fn held_bytes(&self) -> (usize, usize) {
         (self.sender.held_bytes(), self.receiver.held_bytes())
     }
+}
+
+/// Whether a message carries what people and programs say to each other, to which an answer may come.
+fn is_carried(payload_type: PayloadType) -> bool {
+    matches!(
+        payload_type,
+        PayloadType::OUTPUT | PayloadType::STDERR | payload::DATA
+    )
 }
 
 impl std::fmt::Debug for Link {
