@@ -259,6 +259,7 @@ pub(crate) enum Stream {
 pub(crate) struct Output {
     pieces: mpsc::Sender<(Stream, Bytes)>,
     done: oneshot::Receiver<io::Result<()>>,
+    thread: Option<JoinHandle<()>>,
     /// Pieces that were given to the thread and are not written.
     waiting: Arc<AtomicUsize>,
     is_terminal: bool,
@@ -272,20 +273,35 @@ impl Output {
     /// The thread ends when all that was given is written. It is not joined but waited for with
     /// [`Self::finish`]: a terminal that was stopped with Ctrl-S would hold it for ever.
     pub(crate) fn start() -> io::Result<Self> {
+        Self::behind(None)
+    }
+
+    /// Another output, whose pieces are written behind all that this one was given: for what is left to
+    /// say on standard error when standard output is closed.
+    pub(crate) fn successor(&mut self) -> io::Result<Self> {
+        Self::behind(self.thread.take())
+    }
+
+    fn behind(former: Option<JoinHandle<()>>) -> io::Result<Self> {
         let (pieces, receiver) = mpsc::channel(QUEUE);
         let (tell_done, done) = oneshot::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let unwritten = Arc::clone(&waiting);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("stdout".to_owned())
             .spawn(move || {
-                let written = write_all(receiver, &unwritten);
+                if let Some(former) = former {
+                    // A panic there was reported by the hook.
+                    let _ = former.join();
+                }
+                let written = write_all(receiver, &unwritten, &io::stdout(), &mut io::stderr());
                 // Nobody waits when the program is left in a hurry.
                 let _ = tell_done.send(written);
             })?;
         Ok(Self {
             pieces,
             done,
+            thread: Some(thread),
             waiting,
             is_terminal: io::stdout().is_terminal(),
         })
@@ -349,7 +365,8 @@ impl Output {
         let _ = self.result().await;
     }
 
-    /// Waits until everything is written. An error is standard output's: nothing after it was written.
+    /// Waits until everything is written. An error is standard output's: nothing after it was written
+    /// there.
     pub(crate) async fn result(self) -> io::Result<()> {
         drop(self.pieces);
         self.done
@@ -361,35 +378,69 @@ impl Output {
 fn write_all(
     mut pieces: mpsc::Receiver<(Stream, Bytes)>,
     unwritten: &AtomicUsize,
+    stdout: &impl AsFd,
+    stderr: &mut impl Write,
 ) -> io::Result<()> {
+    let mut result = Ok(());
     while let Some((stream, piece)) = pieces.blocking_recv() {
-        let written = match stream {
+        match stream {
+            Stream::Stdout if result.is_err() => {}
             // Unbuffered: std's line buffer would hold back what has no newline.
-            Stream::Stdout => write_raw(io::stdout(), &piece),
-            Stream::Stderr => io::stderr().write_all(&piece),
-        };
+            Stream::Stdout => result = write_raw(stdout, &piece),
+            // Nobody can be told that standard error is gone.
+            Stream::Stderr => _ = stderr.write_all(&piece),
+        }
         // Not before: what the loop writes itself must come behind it.
         unwritten.fetch_sub(1, Ordering::SeqCst);
-        // Nobody can be told that standard error is gone.
-        if matches!(stream, Stream::Stdout) {
-            written?;
+        if result.is_err() {
+            // The loop hears of it. What it has given for standard error is still written.
+            pieces.close();
         }
     }
-    Ok(())
+    result
 }
 
-fn write_raw(out: impl std::os::fd::AsFd, mut piece: &[u8]) -> io::Result<()> {
+fn write_raw(out: &impl AsFd, mut piece: &[u8]) -> io::Result<()> {
     while !piece.is_empty() {
-        match rustix::io::write(&out, piece) {
+        match rustix::io::write(out, piece) {
             Ok(length) => piece = piece.get(length..).unwrap_or_default(),
             Err(Errno::INTR) => {}
             // Someone else made the shared terminal non-blocking.
             Err(Errno::AGAIN) => {
-                let mut ready = [PollFd::new(&out, PollFlags::OUT)];
+                let mut ready = [PollFd::new(out, PollFlags::OUT)];
                 poll(&mut ready, None)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_for_standard_error_is_written_when_standard_output_breaks() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(reader);
+        let (given, pieces) = mpsc::channel(QUEUE);
+        let unwritten = AtomicUsize::new(4);
+        for piece in [
+            (Stream::Stderr, "before "),
+            (Stream::Stdout, "lost"),
+            (Stream::Stderr, "kept"),
+            (Stream::Stdout, "lost"),
+        ] {
+            given
+                .try_send((piece.0, Bytes::from_static(piece.1.as_bytes())))
+                .unwrap();
+        }
+        let mut stderr = Vec::new();
+        let error = write_all(pieces, &unwritten, &writer, &mut stderr).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(stderr, b"before kept");
+        assert!(given.is_closed());
+        assert_eq!(unwritten.into_inner(), 0);
+    }
 }

@@ -288,10 +288,13 @@ impl Relay {
     /// machine, and what else it does goes on. An agent that cannot be told has its session ended.
     fn output_closed(&mut self) -> Option<Ending> {
         let can_be_told = self.broken.is_none() && self.has_begun && self.takes_stdin;
-        if !can_be_told || self.commands.signal(CommandSignal::Pipe).is_err() {
+        // When all is over, what the command did is in the events that wait.
+        if !can_be_told
+            || (self.commands.signal(CommandSignal::Pipe).is_err() && !self.commands.is_over())
+        {
             return Some(Ending::OutputClosed);
         }
-        let Ok(rest) = Output::start() else {
+        let Ok(rest) = self.output.successor() else {
             return Some(Ending::OutputClosed);
         };
         self.broken = Some(std::mem::replace(&mut self.output, rest));
@@ -339,22 +342,27 @@ impl Relay {
     async fn close(mut self, mut ending: Ending, signals: &mut Signals) -> Outcome {
         self.forget_input();
         let Self {
-            output,
-            broken,
+            mut output,
+            mut broken,
             mut shown,
             exit_status,
             tells_status,
             ..
         } = self;
+        let was_told = broken.is_some();
         let write_rest = async move {
             while let Some(piece) = shown.pop_front() {
-                if output.put(piece).await.is_err() {
-                    break;
+                if output.put(piece.clone()).await.is_err() && broken.is_none() {
+                    let rest = output.successor()?;
+                    broken = Some(std::mem::replace(&mut output, rest));
+                    shown.push_front(piece);
+                    shown.retain(|(stream, _)| matches!(stream, Stream::Stderr));
                 }
             }
             output.result().await?;
             match broken {
-                Some(broken) => broken.result().await.or_else(pass_a_broken_pipe),
+                Some(broken) if was_told => broken.result().await.or_else(pass_a_broken_pipe),
+                Some(broken) => broken.result().await,
                 None => Ok(()),
             }
         };

@@ -85,6 +85,12 @@ impl Commands {
     pub fn signal(&self, signal: CommandSignal) -> Result<(), Over> {
         self.to_command.signals.try_send(signal).map_err(|_| Over)
     }
+
+    /// Whether the session takes nothing more. Its last events may wait to be read.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.to_command.signals.is_closed()
+    }
 }
 
 /// The caller's side.
