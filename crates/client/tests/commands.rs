@@ -21,36 +21,16 @@ use sortie_channel::{
     stdin,
 };
 use sortie_client::{
-    Api, ClientConfig, DataChannel, Environment, Overrides, StartedSession,
+    DataChannel,
     data_channel::{CommandSignal, Event, KeepAliveOptions, Options},
 };
-use sortie_types::Secret;
-use support::{Node, Server, scripted, within};
+use support::{Node, Server, agreed, api, scripted, within};
 
 const OURS: &str = "SRT1.first";
 const OFFICIAL: &str = "AAEAAfirst";
 
 fn open(server: &Server, token: &str) -> DataChannel {
-    let environment = Environment::new(
-        [
-            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_REGION", "local-1"),
-            ("AWS_CONFIG_FILE", "/nonexistent"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
-        ],
-        None,
-    );
-    let overrides = Overrides {
-        endpoint: Some(format!("http://{}", server.address)),
-        ..Overrides::default()
-    };
-    let api = Api::new(&ClientConfig::resolve(&environment, &overrides).unwrap()).unwrap();
-    let session = StartedSession {
-        session_id: "session".to_owned(),
-        token_value: Secret::new(token),
-        stream_url: server.stream_url(),
-    };
+    let api = api(server, None);
     let options = Options {
         asks: true,
         keep_alive: KeepAliveOptions {
@@ -59,7 +39,7 @@ fn open(server: &Server, token: &str) -> DataChannel {
         },
         ..Options::default()
     };
-    DataChannel::open(session, api.clone(), api.tls(), options)
+    DataChannel::open(agreed(server, token), api.clone(), api.tls(), options)
 }
 
 async fn next(channel: &mut DataChannel) -> Event {

@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -23,42 +23,18 @@ use sortie_channel::{
     handshake::{CLIENT_VERSION, SessionType},
 };
 use sortie_client::{
-    Api, ClientConfig, DataChannel, Environment, Overrides, StartedSession,
+    DataChannel, StartedSession,
     data_channel::{End, Event, KeepAliveOptions, Options},
 };
 use sortie_types::Secret;
-use support::{Node, Server, scripted, within};
+use support::{Node, Server, agreed, api, scripted, within};
 
 const OURS: &str = "SRT1.first";
 const OFFICIAL: &str = "AAEAAfirst";
 
-fn api(server: &Server, ca_bundle: Option<PathBuf>) -> Api {
-    let environment = Environment::new(
-        [
-            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_REGION", "local-1"),
-            ("AWS_CONFIG_FILE", "/nonexistent"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
-        ],
-        None,
-    );
-    let overrides = Overrides {
-        endpoint: Some(format!("http://{}", server.address)),
-        ca_bundle,
-        ..Overrides::default()
-    };
-    Api::new(&ClientConfig::resolve(&environment, &overrides).unwrap()).unwrap()
-}
-
 fn open_with(server: &Server, token: &str, options: Options) -> DataChannel {
-    let session = StartedSession {
-        session_id: "session".to_owned(),
-        token_value: Secret::new(token),
-        stream_url: server.stream_url(),
-    };
     let api = api(server, None);
-    DataChannel::open(session, api.clone(), api.tls(), options)
+    DataChannel::open(agreed(server, token), api.clone(), api.tls(), options)
 }
 
 fn open(server: &Server, token: &str) -> DataChannel {

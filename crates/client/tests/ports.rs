@@ -22,44 +22,25 @@ use sortie_channel::{
     streams::{self, Destination, Limits, Refusal, RefusalCode, Side, Streams},
 };
 use sortie_client::{
-    Api, ClientConfig, Environment, Overrides, PortSession, StartedSession,
+    PortSession,
     data_channel::{End, Options},
     ports::{Carrier, Event, OpenError, PortStream, splice},
 };
-use sortie_types::Secret;
-use support::{Node, Server, scripted, within};
+use support::{Node, Server, agreed, api, scripted, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const OURS: &str = "SRT1.first";
 const OFFICIAL: &str = "AAEAAfirst";
 const OUR_AGENT: &str = "3.3.9999.0";
 
-fn api(server: &Server) -> Api {
-    let environment = Environment::new(
-        [
-            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("AWS_REGION", "local-1"),
-            ("AWS_CONFIG_FILE", "/nonexistent"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
-        ],
-        None,
-    );
-    let overrides = Overrides {
-        endpoint: Some(format!("http://{}", server.address)),
-        ..Overrides::default()
-    };
-    Api::new(&ClientConfig::resolve(&environment, &overrides).unwrap()).unwrap()
-}
-
 fn open(server: &Server, token: &str) -> PortSession {
-    let session = StartedSession {
-        session_id: "session".to_owned(),
-        token_value: Secret::new(token),
-        stream_url: server.stream_url(),
-    };
-    let api = api(server);
-    PortSession::open(session, api.clone(), api.tls(), Options::default())
+    let api = api(server, None);
+    PortSession::open(
+        agreed(server, token),
+        api.clone(),
+        api.tls(),
+        Options::default(),
+    )
 }
 
 fn forwarding() -> Value {

@@ -15,6 +15,7 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -28,6 +29,7 @@ use sortie_channel::{
     link::{Delivery, Link, Options, Role},
     service::{self, Stamp},
 };
+use sortie_client::{Api, ClientConfig, Environment, Overrides, StartedSession};
 use sortie_types::{Now, Secret, Timestamp};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -40,6 +42,35 @@ use uuid::Uuid;
 
 /// How long a test waits for anything: far longer than it takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Calls to the server as somebody with keys and no files.
+pub fn api(server: &Server, ca_bundle: Option<PathBuf>) -> Api {
+    let environment = Environment::new(
+        [
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_REGION", "local-1"),
+            ("AWS_CONFIG_FILE", "/nonexistent"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent"),
+        ],
+        None,
+    );
+    let overrides = Overrides {
+        endpoint: Some(format!("http://{}", server.address)),
+        ca_bundle,
+        ..Overrides::default()
+    };
+    Api::new(&ClientConfig::resolve(&environment, &overrides).unwrap()).unwrap()
+}
+
+/// The session that the server has agreed to.
+pub fn agreed(server: &Server, token: &str) -> StartedSession {
+    StartedSession {
+        session_id: "session".to_owned(),
+        token_value: Secret::new(token),
+        stream_url: server.stream_url(),
+    }
+}
 
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
