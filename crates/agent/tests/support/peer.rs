@@ -10,21 +10,19 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use sortie_channel::{
-    body::Features,
     frame::{Frame, PayloadType},
     handshake::{ClientHandshake, ClientStep, Session},
     link::{Delivery, Link, Options, Received, Role},
-    service,
     smux::{self, Smux},
     streams::{Destination, Event, Limits, Refusal, Side, Streams},
 };
-use sortie_types::{Now, Secret};
+use sortie_types::Now;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     PATIENCE,
-    server::{Server, Socket, now, stamp, token_of},
+    server::{Server, Socket, now},
 };
 
 /// One end of the session's link, and the websockets below it.
@@ -73,26 +71,9 @@ impl<'a> Peer<'a> {
     }
 
     async fn accept(&mut self) {
-        let (open, mut socket) = self.server.data().await;
-        let mut known = (1..=self.tickets).map(|number| format!("SRT1.ticket-{number}"));
-        let is_first = self.tickets == 0 && open.token.expose() == token_of(&self.session_id);
-        assert!(
-            is_first || known.any(|ticket| ticket == open.token.expose()),
-            "a strange token"
-        );
-        self.tickets += 1;
-        let greeting = Features {
-            version: "0.1.0".to_owned(),
-            features: self.features.clone(),
-            ticket: Some(Secret::new(format!("SRT1.ticket-{}", self.tickets))),
-        };
-        socket
-            .send(Message::Binary(service::sortie_features(
-                stamp(),
-                &greeting,
-            )))
-            .await
-            .unwrap();
+        let server = self.server;
+        let welcome = server.welcome(&self.session_id, &mut self.tickets, &self.features);
+        let socket = welcome.await;
         self.link.connected(self.now());
         self.socket = Some(socket);
     }

@@ -13,10 +13,10 @@ use futures_util::{SinkExt, StreamExt};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use sortie_channel::{
-    body::{Body, OpenControl, OpenNode, SortieStart, StartContent},
+    body::{Body, Features, OpenControl, OpenNode, SortieStart, StartContent},
     control::{self, ControlMessage},
     frame::Frame,
-    service::Stamp,
+    service::{self, Stamp},
 };
 use sortie_types::{Secret, Timestamp};
 use sortie_wire::sigv4::{self, Presented, RequestParts, Scope};
@@ -170,6 +170,37 @@ impl Server {
         })
         .await
         .unwrap()
+    }
+
+    /// The session's next data channel, greeted as the gateway greets it. `tickets`: how many were given
+    /// out before, of which a connection that broke early may have taken the newest with it.
+    pub(crate) async fn welcome(
+        &self,
+        session_id: &str,
+        tickets: &mut u32,
+        features: &[String],
+    ) -> Socket {
+        let (open, mut socket) = self.data().await;
+        let mut known = (1..=*tickets).map(|number| format!("SRT1.ticket-{number}"));
+        let is_first = *tickets == 0 && open.token.expose() == token_of(session_id);
+        assert!(
+            is_first || known.any(|ticket| ticket == open.token.expose()),
+            "a strange token"
+        );
+        assert_eq!(
+            (open.client_id.as_str(), open.client_instance_id.as_str()),
+            ("", NODE_ID)
+        );
+        assert!(open.sortie.is_some());
+        *tickets += 1;
+        let greeting = Features {
+            version: "0.1.0".to_owned(),
+            features: features.to_vec(),
+            ticket: Some(Secret::new(format!("SRT1.ticket-{tickets}"))),
+        };
+        let greeting = service::sortie_features(stamp(), &greeting);
+        socket.send(Message::Binary(greeting)).await.unwrap();
+        socket
     }
 }
 

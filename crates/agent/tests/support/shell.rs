@@ -6,20 +6,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use sortie_channel::{
-    body::{Body, Features, Size},
+    body::{Body, Size},
     features,
     frame::{Frame, PayloadType},
     handshake::{ClientHandshake, ClientStep},
     link::{Delivery, Link, Options, Received, Role},
-    service, stdin,
+    stdin,
 };
-use sortie_types::{Now, Secret};
+use sortie_types::Now;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     PATIENCE,
-    server::{Server, Socket, now, stamp, token_of},
+    server::{Server, Socket, now},
 };
 
 pub(crate) struct Shell<'a> {
@@ -100,32 +100,9 @@ impl<'a> Shell<'a> {
 
     /// Takes the session's next websocket and plays the gateway's greeting.
     pub(crate) async fn accept(&mut self) {
-        let (open, mut socket) = self.server.data().await;
-        // A connection that broke early may have taken a ticket with it.
-        let mut known = (1..=self.tickets).map(|number| format!("SRT1.ticket-{number}"));
-        let is_first = self.tickets == 0 && open.token.expose() == token_of(&self.session_id);
-        assert!(
-            is_first || known.any(|ticket| ticket == open.token.expose()),
-            "a strange token"
-        );
-        assert_eq!(
-            (open.client_id.as_str(), open.client_instance_id.as_str()),
-            ("", super::server::NODE_ID)
-        );
-        assert!(open.sortie.is_some());
-        self.tickets += 1;
-        let greeting = Features {
-            version: "0.1.0".to_owned(),
-            features: self.features.clone(),
-            ticket: Some(Secret::new(format!("SRT1.ticket-{}", self.tickets))),
-        };
-        socket
-            .send(Message::Binary(service::sortie_features(
-                stamp(),
-                &greeting,
-            )))
-            .await
-            .unwrap();
+        let server = self.server;
+        let welcome = server.welcome(&self.session_id, &mut self.tickets, &self.features);
+        let socket = welcome.await;
         self.link.connected(self.now());
         self.socket = Some(socket);
     }
