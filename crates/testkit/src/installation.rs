@@ -272,6 +272,43 @@ impl Installation {
     }
 }
 
+impl Installation {
+    /// Registers another agent on this machine with an activation, as `create-activation` answered, and
+    /// runs it with these options. Its folder and log are `name` in the test's own folder. The node's id
+    /// and the agent.
+    ///
+    /// # Errors
+    /// When it cannot be registered or started.
+    pub fn enrol(
+        &self,
+        activation: &Value,
+        name: &str,
+        options: &[&str],
+    ) -> Result<(String, Agent)> {
+        let word = |name: &str| activation[name].as_str().context("no activation");
+        let folder = self.scratch().join(name);
+        let output = Command::new(program("sortie-agent")?)
+            .args(["register", "--no-sudo"])
+            .args(["--endpoint", self.fact("https_endpoint")])
+            .args(["--ca-file", self.fact("ca_file")])
+            .args(["--activation-id", word("ActivationId")?])
+            .args(["--activation-code", word("ActivationCode")?])
+            .arg("--data-dir")
+            .arg(&folder)
+            .output()?;
+        if !output.status.success() {
+            bail!("register: {output:?}");
+        }
+        let registration = fs::read(folder.join("registration.json"))?;
+        let registration: Value = serde_json::from_slice(&registration)?;
+        let node_id = registration["node_id"].as_str().context("no node id")?;
+        let mut run = Command::new(program("sortie-agent")?);
+        run.arg("run").args(options).arg("--data-dir").arg(&folder);
+        let agent = Agent::spawn(&mut run, self.scratch().join(format!("{name}.log")))?;
+        Ok((node_id.to_owned(), agent))
+    }
+}
+
 fn json_of(arguments: &[&str], output: &Output) -> Result<Value> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -2,7 +2,6 @@
 //! and what is typed into their shells. Needs root; the agent makes its account on this machine.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -114,41 +113,9 @@ impl Story {
 }
 
 fn root_node(installation: &Installation, aws: &Path) -> Result<(String, Agent)> {
-    let trust = json!({"Version": "2012-10-17", "Statement": {
-        "Effect": "Allow",
-        "Principal": {"Service": "ssm.amazonaws.com"},
-        "Action": "sts:AssumeRole",
-    }});
-    let trust = trust.to_string();
-    let create = ["iam", "create-role", "--role-name", "Nodes"];
-    installation.aws(
-        aws,
-        &[&create[..], &["--assume-role-policy-document", &trust]].concat(),
-    )?;
-    let attach = ["iam", "attach-role-policy", "--role-name", "Nodes"];
-    let policy = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore";
-    installation.aws(aws, &[&attach[..], &["--policy-arn", policy]].concat())?;
-    let create = ["ssm", "create-activation", "--iam-role", "Nodes"];
+    let create = ["ssm", "create-activation", "--iam-role", "SortieNode"];
     let activation = installation.aws(aws, &create)?;
-    let word = |name: &str| activation[name].as_str().context("no activation");
-    let folder = installation.scratch().join("root-node");
-    let output = Command::new(program("sortie-agent")?)
-        .args(["register", "--no-sudo"])
-        .args(["--endpoint", installation.fact("https_endpoint")])
-        .args(["--ca-file", installation.fact("ca_file")])
-        .args(["--activation-id", word("ActivationId")?])
-        .args(["--activation-code", word("ActivationCode")?])
-        .arg("--data-dir")
-        .arg(&folder)
-        .output()?;
-    ensure!(output.status.success(), "register: {output:?}");
-    let registration = fs::read(folder.join("registration.json"))?;
-    let registration: Value = serde_json::from_slice(&registration)?;
-    let node_id = registration["node_id"].as_str().context("no node id")?;
-    let mut run = Command::new(program("sortie-agent")?);
-    run.args(["run", "--data-dir"]).arg(&folder);
-    let agent = Agent::spawn(&mut run, installation.scratch().join("root-node.log"))?;
-    Ok((node_id.to_owned(), agent))
+    installation.enrol(&activation, "root-node", &[])
 }
 
 #[test]

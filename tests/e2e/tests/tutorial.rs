@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use sortie_testkit::{Agent, Authenticator, Installation, Terminal, aws, program, skip, wait_for};
+use sortie_testkit::{Agent, Authenticator, Installation, Terminal, aws, skip, wait_for};
 
 /// Somebody with credentials.
 struct Person {
@@ -227,26 +227,7 @@ fn second_node(installation: &Installation, aws: &Path) -> Result<(String, Agent
         "Key=Env,Value=dev",
     ];
     let activation = installation.aws(aws, &create)?;
-    let word = |name: &str| activation[name].as_str().context("no activation");
-    let folder = installation.scratch().join("second");
-    let output = Command::new(program("sortie-agent")?)
-        .args(["register", "--no-sudo"])
-        .args(["--endpoint", installation.fact("https_endpoint")])
-        .args(["--ca-file", installation.fact("ca_file")])
-        .args(["--activation-id", word("ActivationId")?])
-        .args(["--activation-code", word("ActivationCode")?])
-        .arg("--data-dir")
-        .arg(&folder)
-        .output()?;
-    ensure!(output.status.success(), "register: {output:?}");
-    let registration = fs::read(folder.join("registration.json"))?;
-    let registration: Value = serde_json::from_slice(&registration)?;
-    let node_id = registration["node_id"].as_str().context("no node id")?;
-    let mut run = Command::new(program("sortie-agent")?);
-    run.args(["run", "--run-as-self", "--data-dir"])
-        .arg(&folder);
-    let agent = Agent::spawn(&mut run, installation.scratch().join("second.log"))?;
-    Ok((node_id.to_owned(), agent))
+    installation.enrol(&activation, "second", &["--run-as-self"])
 }
 
 /// Start sessions on this resource, with the default shell document.

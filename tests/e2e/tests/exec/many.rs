@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use serde_json::Value;
-use sortie_testkit::{Agent, Installation, Terminal, aws, program, skip, wait_for};
+use sortie_testkit::{Agent, Installation, Terminal, aws, skip, wait_for};
 
 use super::{Piped, signal, text};
 
@@ -54,29 +54,11 @@ impl Fleet {
         let create = ["ssm", "create-activation", "--iam-role", "SortieNode"];
         let create = [&create[..], &["--default-instance-name", name]].concat();
         let activation = self.installation.aws(aws, &create)?;
-        let word = |name: &str| activation[name].as_str().context("no activation");
-        let folder = self.installation.scratch().join(name);
-        let output = Command::new(program("sortie-agent")?)
-            .args(["register", "--no-sudo"])
-            .args(["--endpoint", self.installation.fact("https_endpoint")])
-            .args(["--ca-file", self.installation.fact("ca_file")])
-            .args(["--activation-id", word("ActivationId")?])
-            .args(["--activation-code", word("ActivationCode")?])
-            .arg("--data-dir")
-            .arg(&folder)
-            .output()?;
-        ensure!(output.status.success(), "register: {output:?}");
-        let registration = fs::read(folder.join("registration.json"))?;
-        let registration: Value = serde_json::from_slice(&registration)?;
-        let id = registration["node_id"].as_str().context("no node id")?;
-        self.ids.insert(name, id.to_owned());
-        let mut run = Command::new(program("sortie-agent")?);
-        run.args(["run", "--run-as-self", "--data-dir"])
-            .arg(&folder);
-        Agent::spawn(
-            &mut run,
-            self.installation.scratch().join(format!("{name}.log")),
-        )
+        let (id, agent) = self
+            .installation
+            .enrol(&activation, name, &["--run-as-self"])?;
+        self.ids.insert(name, id);
+        Ok(agent)
     }
 
     fn id(&self, name: &str) -> &str {
