@@ -12,8 +12,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
-use sortie_testkit::{Installation, Proxy, Terminal, wait_for};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, Signal, kill_process},
+};
+use sortie_testkit::{Installation, PATIENCE, Proxy, Terminal, wait_for};
 
 /// `sortie exec OPTIONS NODE -- WORDS`.
 fn exec(installation: &Installation, options: &[&str], words: &[&str]) -> Result<Command> {
@@ -25,6 +28,17 @@ fn exec(installation: &Installation, options: &[&str], words: &[&str]) -> Result
         .args(words);
     command.stdin(Stdio::null());
     Ok(command)
+}
+
+/// The same command where the tests themselves are run so that they outlive a terminal: what ignores a
+/// signal when it starts goes on ignoring it.
+fn hearing_hangups(command: &Command) -> Command {
+    let mut hearing = Command::new("env");
+    hearing.arg("--default-signal=HUP");
+    hearing.arg(command.get_program()).args(command.get_args());
+    let set = |(name, value): (_, Option<_>)| value.map(|value| (name, value));
+    hearing.envs(command.get_envs().filter_map(set));
+    hearing
 }
 
 /// The output of a shell's script on the node.
@@ -65,10 +79,19 @@ impl Piped {
         let mut seen = Vec::new();
         while !seen.ends_with(text.as_bytes()) {
             let mut byte = [0];
+            self.wait_for_output()
+                .with_context(|| format!("after {seen:?}"))?;
             let length = self.stdout.read(&mut byte)?;
             ensure!(length > 0, "the output ended after {seen:?}");
             seen.extend_from_slice(&byte);
         }
+        Ok(())
+    }
+
+    fn wait_for_output(&self) -> Result<()> {
+        let mut ready = [PollFd::new(&self.stdout, PollFlags::IN)];
+        let patience = PATIENCE.try_into()?;
+        ensure!(poll(&mut ready, Some(&patience))? > 0, "nothing came");
         Ok(())
     }
 
@@ -346,7 +369,8 @@ fn signals_are_the_commands() -> Result<()> {
     let installation = Installation::start()?;
     let traps = "for s in INT TERM HUP QUIT USR1 USR2; do trap \"echo got $s\" $s; done; \
         trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
-    let mut piped = Piped::start(&mut exec(&installation, &[], &["sh", "-c", traps])?)?;
+    let command = exec(&installation, &[], &["sh", "-c", traps])?;
+    let mut piped = Piped::start(&mut hearing_hangups(&command))?;
     piped.until("ready\n")?;
     for (number, name) in [
         (Signal::INT, "INT"),
