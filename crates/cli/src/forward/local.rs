@@ -3,17 +3,20 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use sortie_client::ports::{PortStream, SpliceError, splice_halves};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream},
 };
 
 use super::spec::Place;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Where connections are accepted.
 #[derive(Debug)]
@@ -24,13 +27,33 @@ pub(crate) enum Listener {
 
 /// The file of a unix socket, removed at the end.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Whoever removed it before did no harm.
-        let _ = fs::remove_file(&self.0);
+        // Whoever removed it before did no harm, and may have put something else in its place.
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// A local connection.
@@ -62,7 +85,7 @@ impl Listener {
                 |_| "a closed port".to_owned(),
                 |address| address.to_string(),
             ),
-            Self::Unix(_, file) => file.0.display().to_string(),
+            Self::Unix(_, file) => file.path.display().to_string(),
         }
     }
 
@@ -102,10 +125,12 @@ impl Listener {
 
 async fn open_unix(path: &Path) -> io::Result<Listener> {
     remove_stale(path).await?;
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile(path.to_owned());
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    let file = SocketFile::of(path)?;
+    // Nobody connects before it listens.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(Listener::Unix(listener, file))
+    Ok(Listener::Unix(socket.listen(BACKLOG)?, file))
 }
 
 /// Removes a socket that nobody listens at any more.
@@ -205,5 +230,33 @@ impl AsyncWrite for Local {
             Self::Tcp(local) => std::pin::Pin::new(local).poll_shutdown(context),
             Self::Unix(local) => std::pin::Pin::new(local).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_its_owners_alone_and_removed_only_while_it_is_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let place = Place::Unix(path.clone());
+        let listener = Listener::open(&place, "localhost").await.unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let taken = Listener::open(&place, "localhost").await.unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        UnixStream::connect(&path).await.unwrap();
+        drop(listener);
+        assert!(!path.exists());
+
+        let listener = Listener::open(&place, "localhost").await.unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "of somebody else").unwrap();
+        drop(listener);
+        assert!(path.exists());
+        let taken = Listener::open(&place, "localhost").await.unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
     }
 }
