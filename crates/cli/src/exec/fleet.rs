@@ -239,7 +239,7 @@ impl Fleet {
     }
 
     /// Everything that the node has said came before its report.
-    fn take_report(&mut self, index: usize, report: Report) {
+    fn take_report(&mut self, index: usize, mut report: Report) {
         while let Ok(lines) = self.incoming.try_recv() {
             self.show(Some(lines));
         }
@@ -249,6 +249,8 @@ impl Fleet {
             let line = Bytes::from(report.to_json(node));
             self.show(Some((Stream::Stdout, line)));
         }
+        // It is printed; a thousand nodes are not to be held until the last has ended.
+        (report.stdout, report.stderr) = (Capture::default(), Capture::default());
         if let Some(place) = self.reports.get_mut(index) {
             *place = Some(report);
         }
