@@ -16,4 +16,5 @@ pub mod service;
 pub mod smux;
 pub mod stdin;
 pub mod streams;
+pub mod timer;
 pub mod version;

@@ -237,7 +237,8 @@ async fn streams_are_exact_and_half_closed_over_many_lost_connections() {
             .await;
     }
     assert!(cuts > 2, "{cuts}");
-    assert!(peer.data_lengths.iter().any(|length| *length > 60_000));
+    // Far more than official ends put into one, though each connection begins with a small window.
+    assert!(peer.data_lengths.iter().any(|length| *length > 15_000));
     assert!(
         peer.opened
             .iter()

@@ -14,6 +14,7 @@ use sortie_channel::{
     frame::{Frame, PayloadType},
     link::{Delivery, Link, Options, Received, Role},
     service::{Stamp, agent_session_state},
+    timer::Timer,
 };
 use sortie_types::{NodeId, Now, Secret, SessionId};
 use tokio::time::Instant;
@@ -28,8 +29,6 @@ use crate::{
 
 /// What goes to the socket between two looks at what it has received.
 const BATCH: usize = 128 * 1024;
-/// A paced channel has room when there is so much: less is not worth a header.
-const WORTHWHILE: usize = 32 * 1024;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long the last messages and the goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -67,6 +66,7 @@ pub(crate) struct DataChannel {
     dialer: Dialer,
     clock: Clock,
     link: Link,
+    timer: Timer,
     socket: Option<Socket>,
     dialing: Option<Dialing>,
     backoff: Backoff,
@@ -80,8 +80,6 @@ pub(crate) struct DataChannel {
     staged: Option<Bytes>,
     events: VecDeque<ChannelEvent>,
     had_room: bool,
-    /// What counts as room.
-    least_room: usize,
     was_drained: bool,
     announced: bool,
     features: Vec<String>,
@@ -100,6 +98,7 @@ impl DataChannel {
             dialer,
             clock: Clock::new(),
             link,
+            timer: Timer::default(),
             socket: None,
             dialing: None,
             backoff: Backoff::new(Duration::ZERO, LONGEST_WAIT),
@@ -109,7 +108,6 @@ impl DataChannel {
             staged: None,
             events: VecDeque::new(),
             had_room: false,
-            least_room: 1,
             was_drained: true,
             announced: false,
             features: Vec::new(),
@@ -132,14 +130,18 @@ impl DataChannel {
 
     /// Whether there is room to send.
     pub(crate) fn has_room(&self) -> bool {
-        self.writable() >= self.least_room
+        !self.link.paused() && self.link.has_room()
+    }
+
+    /// Bytes that one message may have now, so that others need not wait long for it.
+    pub(crate) fn portion(&self) -> usize {
+        self.writable().min(self.link.portion())
     }
 
     /// Holds from now on only what the way to the client takes, so that what is chosen to be sent does
     /// not wait behind much else.
     pub(crate) fn pace(&mut self) {
         self.link.pace(self.clock.now());
-        self.least_room = WORTHWHILE;
     }
 
     /// The next message of the client, if one is there.
@@ -244,10 +246,8 @@ impl DataChannel {
                 .pop_front()
                 .or_else(|| self.link.poll_transmit(now));
         }
-        let timer = self
-            .link
-            .deadline()
-            .map(|deadline| self.clock.instant(deadline));
+        let timer = self.timer.set(self.link.deadline(), now.monotonic);
+        let timer = timer.map(|at| self.clock.instant(at));
         let timer = [timer, self.cut_off_at()].into_iter().flatten().min();
         let Some(socket) = self.socket.as_mut() else {
             return;

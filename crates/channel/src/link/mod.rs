@@ -300,6 +300,19 @@ impl Link {
         self.sender.writable()
     }
 
+    /// Payload bytes that one message should have at most, for an owner who chooses late what to send.
+    #[must_use]
+    pub fn portion(&self) -> usize {
+        self.sender.portion()
+    }
+
+    /// Whether there is room now for a message that is worth its header; with [`Self::pace`] that is more
+    /// than a byte.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.sender.has_room()
+    }
+
     /// Queues one stream message. When nothing is held any size is taken; an empty payload is nothing
     /// to send, since no official end does so.
     pub fn send(

@@ -21,6 +21,7 @@ pub(super) struct RoundTrip {
     smoothed: Duration,
     variation: Duration,
     doublings: u32,
+    least: Option<Duration>,
 }
 
 impl RoundTrip {
@@ -29,6 +30,7 @@ impl RoundTrip {
             smoothed: INITIAL_ROUND_TRIP,
             variation: Duration::ZERO,
             doublings: 0,
+            least: None,
         }
     }
 
@@ -37,6 +39,19 @@ impl RoundTrip {
         let difference = sample.abs_diff(self.smoothed);
         self.variation = self.variation * 3 / 4 + difference / 4;
         self.smoothed = self.smoothed * 7 / 8 + sample / 8;
+        self.least = self
+            .least
+            .map_or(Some(sample), |least| Some(least.min(sample)));
+    }
+
+    /// The shortest on this connection: the way when nothing waits on it.
+    pub(super) fn least(&self) -> Option<Duration> {
+        self.least
+    }
+
+    /// A new connection may take another way.
+    pub(super) fn forget_least(&mut self) {
+        self.least = None;
     }
 
     pub(super) fn smoothed(&self) -> Duration {

@@ -9,7 +9,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 
-use super::{OVERHEAD, pace::Pace, rtt::RoundTrip};
+use super::{
+    OVERHEAD,
+    pace::{LARGEST_PORTION, Pace},
+    rtt::RoundTrip,
+};
 use crate::frame::{PayloadType, with_digest};
 
 /// Messages between the oldest unacknowledged and the newest sent. An official client keeps up to
@@ -102,6 +106,20 @@ impl Sender {
             None => self.limit,
         };
         limit.saturating_sub(self.held_bytes() + OVERHEAD)
+    }
+
+    /// What one message should hold, for an owner who chooses late.
+    pub(super) fn portion(&self) -> usize {
+        self.pace.as_ref().map_or(LARGEST_PORTION, Pace::portion)
+    }
+
+    /// Whether a message is worth its header now.
+    pub(super) fn has_room(&self) -> bool {
+        let least = match &self.pace {
+            Some(pace) => pace.portion() / 2,
+            None => 1,
+        };
+        self.writable() >= least
     }
 
     /// Holds no more from now on than the way takes, however much that is up to a full window.
@@ -241,7 +259,8 @@ impl Sender {
         }
         self.last_progress = now;
         if let Some(pace) = &mut self.pace {
-            pace.acknowledged(before - self.in_flight_bytes, held, now);
+            let least = self.round_trip.least();
+            pace.acknowledged(before - self.in_flight_bytes, held, least, now);
         }
         self.notice_losses();
         Effect::Progress
@@ -259,12 +278,9 @@ impl Sender {
         // The answer to a message sent twice may be to either sending, so it says nothing about the
         // round trip, and a timeout that was too short for it stays doubled until one does.
         if let Some(now) = sampled_at.filter(|_| !message.resent) {
-            let round_trip = now.saturating_sub(message.last_sent);
-            self.round_trip.sample(round_trip);
+            self.round_trip
+                .sample(now.saturating_sub(message.last_sent));
             self.round_trip.forget_backoff();
-            if let Some(pace) = &mut self.pace {
-                pace.sample(round_trip);
-            }
         }
         if let Some(pass) = self.pass.as_mut() {
             pass.budget = pass.budget.saturating_add(message.cost);
@@ -307,6 +323,7 @@ impl Sender {
     /// A new connection: all that is unacknowledged goes again at once, in order.
     pub(super) fn reconnected(&mut self, now: Duration) {
         self.round_trip.forget_backoff();
+        self.round_trip.forget_least();
         self.last_progress = now;
         if let Some(pace) = &mut self.pace {
             pace.restart(now);

@@ -7,10 +7,11 @@
 
 mod command;
 mod keep_alive;
+mod sending;
 mod socket;
 mod task;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sortie_channel::{body::Size, features, frame::PayloadType, handshake::Session};
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Api, CallError, Tls};
 pub use command::CommandSignal;
 pub use keep_alive::KeepAliveOptions;
+use sending::Sending;
 
 /// The longest piece of input that is sent as one message.
 pub const MAX_INPUT: usize = 32 << 10;
@@ -246,6 +248,7 @@ pub struct Commands {
     leave: CancellationToken,
     finish: CancellationToken,
     to_command: command::ToCommand,
+    sending: Arc<Sending>,
 }
 
 /// A stream message of the caller's own making.
@@ -266,6 +269,7 @@ impl DataChannel {
         let (tell_features, features) = watch::channel(Vec::new());
         let (leave, finish) = (CancellationToken::new(), CancellationToken::new());
         let (to_command, from_caller) = command::pair();
+        let sending = Arc::new(Sending::default());
         let ends = task::Ends {
             events: event_sender,
             input: input_receiver,
@@ -275,6 +279,7 @@ impl DataChannel {
             leave: leave.clone(),
             finish: finish.clone(),
             from_caller,
+            sending: sending.clone(),
         };
         let channel = task::Channel::new(session, resume, tls.clone(), options, ends);
         let task = tokio::spawn(channel.run());
@@ -291,6 +296,7 @@ impl DataChannel {
                 leave,
                 finish,
                 to_command,
+                sending,
             },
         }
     }
@@ -360,6 +366,17 @@ impl Commands {
     /// When the session is over.
     pub(crate) async fn message_room(&self) -> Result<mpsc::Permit<'_, OwnMessage>, Over> {
         self.messages.reserve().await.map_err(|_| Over)
+    }
+
+    /// Whether the other end has acknowledged every message that was sent.
+    pub(crate) fn is_delivered(&self) -> bool {
+        let has_queued = self.messages.capacity() < self.messages.max_capacity();
+        !has_queued && self.sending.is_delivered()
+    }
+
+    /// Bytes that one such message should have at most.
+    pub(crate) fn portion(&self) -> usize {
+        self.sending.portion()
     }
 
     /// Tells the terminal's size. Only the latest size is sent, and before any input that follows.

@@ -5,7 +5,7 @@
 //! in which order is the link's; when to try again is `backoff`'s; when a peer is dead is
 //! `keep_alive`'s.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -14,6 +14,7 @@ use sortie_channel::{
     frame::{Frame, PayloadType},
     handshake::{CLIENT_VERSION, ClientHandshake, ClientStep, Outgoing, SessionType},
     link::{self, Delivery, Link, Received, Role},
+    timer::Timer,
 };
 use sortie_types::{Now, Secret};
 use tokio::{
@@ -29,6 +30,7 @@ use super::{
     End, Event, MAX_INPUT, Options, OwnMessage, Resume, StartedSession,
     command::FromCaller,
     keep_alive::{KeepAlive, Step},
+    sending::Sending,
     socket::{self, Socket},
 };
 use crate::{
@@ -69,6 +71,7 @@ pub(super) struct Ends {
     pub(super) leave: CancellationToken,
     pub(super) finish: CancellationToken,
     pub(super) from_caller: FromCaller,
+    pub(super) sending: Arc<Sending>,
 }
 
 /// A session as its client sees it.
@@ -83,6 +86,7 @@ pub(super) struct Channel<R> {
     /// The server is ours: it gave the token.
     is_ours: bool,
     link: Link,
+    timer: Timer,
     handshake: ClientHandshake,
     /// The `TokenValue` of the next connection, renewed at each.
     ticket: Option<Secret>,
@@ -150,6 +154,7 @@ impl<R: Resume> Channel<R> {
             client_id: Uuid::new_v4(),
             is_ours,
             link,
+            timer: Timer::default(),
             handshake: ClientHandshake::new(),
             ticket: None,
             node_is_ours: false,
@@ -408,8 +413,11 @@ impl<R: Resume> Channel<R> {
                 None => break,
             }
         }
-        let link = self.link.deadline().unwrap_or(Duration::MAX);
-        let until = self.clock.instant(alive.min(link));
+        let is_delivered = self.link.drained() && self.message.is_none();
+        self.ends.sending.note(is_delivered, self.link.portion());
+        let due = self.link.deadline().map_or(alive, |link| link.min(alive));
+        let until = self.timer.set(Some(due), now.monotonic).unwrap_or(due);
+        let until = self.clock.instant(until);
         Ok(self.finish_by.map_or(until, |by| by.min(until)))
     }
 
@@ -425,7 +433,9 @@ impl<R: Resume> Channel<R> {
         let takes_input = self.takes_input() && self.input.is_empty();
         let takes_size = self.takes_input();
         let finishing = self.finish_by.is_some();
-        let takes_message = self.has_begun && self.message.is_none() && !is_full;
+        // Until the link has room the choice is left to who makes the messages.
+        let takes_message =
+            self.has_begun && self.message.is_none() && !is_full && self.link.has_room();
         tokio::select! {
             () = self.ends.leave.cancelled() => Wake::Leave,
             () = self.ends.finish.cancelled(), if !finishing => Wake::Finish,
@@ -552,7 +562,7 @@ impl<R: Resume> Channel<R> {
         if !self.has_begun {
             return false;
         }
-        if self.message.is_none() {
+        if self.message.is_none() && self.link.has_room() {
             self.message = self.ends.messages.try_recv().ok();
         }
         let Some((payload_type, payload)) = &self.message else {

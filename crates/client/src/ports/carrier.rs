@@ -197,11 +197,21 @@ impl Machine {
         }
     }
 
-    pub(super) fn next_message(&mut self) -> Option<(PayloadType, Bytes)> {
+    /// The next message; between our ends of at most about `portion` bytes.
+    pub(super) fn next_message(&mut self, portion: usize) -> Option<(PayloadType, Bytes)> {
         match self {
-            Self::Streams(streams) => streams.next_message(LARGEST_MESSAGE),
+            Self::Streams(streams) => streams.next_message(portion),
             Self::Smux(smux) => smux.next_message(),
             Self::One(one) => one.next_message(),
+        }
+    }
+
+    /// Not everything has arrived: nobody is silent who has not heard all yet.
+    pub(super) fn is_sending(&mut self, now: Duration) {
+        match self {
+            Self::Streams(_) => {}
+            Self::Smux(smux) => smux.is_sending(now),
+            Self::One(one) => one.is_sending(now),
         }
     }
 
@@ -222,10 +232,6 @@ impl Machine {
         }
     }
 }
-
-/// The most data in one message between our ends: enough that a message costs little for each byte,
-/// and no more than passes within a fraction of a millisecond.
-const LARGEST_MESSAGE: usize = 128 << 10;
 
 /// The most in one message towards an official agent.
 pub(super) const LARGEST_OFFICIAL: usize = 32 << 10;

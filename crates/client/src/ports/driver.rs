@@ -95,7 +95,7 @@ impl Driver {
 
     async fn run_to_end(&mut self) -> End {
         loop {
-            let outlook = self.shared.look();
+            let outlook = self.look();
             self.collect_news();
             let end = match self.wait(outlook).await {
                 Wake::Channel(event) => self.take_events(event),
@@ -115,6 +115,10 @@ impl Driver {
                 return end;
             }
         }
+    }
+
+    fn look(&self) -> Outlook {
+        self.shared.look(self.channel.commands.is_delivered())
     }
 
     async fn wait(&mut self, outlook: Outlook) -> Wake {
@@ -149,7 +153,7 @@ impl Driver {
     /// Gives the channel, which has room, what is next.
     async fn send_one(&mut self) {
         if let Ok(permit) = self.channel.commands.message_room().await
-            && let Some(message) = self.shared.next_message()
+            && let Some(message) = self.shared.next_message(self.channel.commands.portion())
         {
             permit.send(message);
         }
@@ -162,7 +166,7 @@ impl Driver {
         };
         let mut end = self.take(event);
         for _ in 0..BATCH {
-            if end.is_some() || !self.shared.look().takes_more {
+            if end.is_some() || !self.look().takes_more {
                 break;
             }
             match self.channel.events.try_next() {

@@ -182,6 +182,12 @@ impl One {
         joined.freeze()
     }
 
+    pub(super) fn is_sending(&mut self, now: Duration) {
+        if let Some(heard) = &mut self.ending {
+            *heard = now;
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Duration> {
         self.ending.map(|heard| heard + SILENCE)
     }
@@ -228,8 +234,11 @@ mod tests {
         one.send(1, Bytes::from_static(b"a"));
         one.send(1, Bytes::from_static(b"\n"));
         one.finish(1, SECOND);
+        one.is_sending(SECOND * 2);
         one.on_time(SECOND + SILENCE);
-        assert_eq!(told(&mut one), ["Accepted(1)", "Closed(1)"]);
+        assert_eq!(told(&mut one), ["Accepted(1)"]);
+        one.on_time(SECOND * 2 + SILENCE);
+        assert_eq!(told(&mut one), ["Closed(1)"]);
         assert_eq!(
             one.next_message(),
             Some((PayloadType::OUTPUT, Bytes::from_static(b"a\n")))

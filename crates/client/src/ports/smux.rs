@@ -139,6 +139,12 @@ impl Muxed {
         Some((PayloadType::OUTPUT, payload))
     }
 
+    pub(super) fn is_sending(&mut self, now: Duration) {
+        for heard in self.ending.values_mut() {
+            *heard = now;
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Duration> {
         let silence = self.ending.values().min().map(|heard| *heard + SILENCE);
         silence.into_iter().chain(self.keep_alive).min()
@@ -203,6 +209,19 @@ mod tests {
         muxed.on_time(SECOND + SILENCE * 2);
         assert_eq!(told(&mut muxed), ["Closed(3)"]);
         assert!(sent(&mut muxed).ends_with(&[1, 1, 0, 0, 3, 0, 0, 0]));
+    }
+
+    #[test]
+    fn silence_counts_from_when_all_was_sent() {
+        let mut muxed = Muxed::new(false);
+        let id = muxed.open().unwrap();
+        muxed.send(id, b"much");
+        muxed.finish(id, SECOND);
+        muxed.is_sending(SECOND * 9);
+        muxed.on_time(SECOND * 9);
+        assert_eq!(told(&mut muxed), ["Accepted(3)"]);
+        muxed.on_time(SECOND * 9 + SILENCE);
+        assert_eq!(told(&mut muxed), ["Closed(3)"]);
     }
 
     #[test]

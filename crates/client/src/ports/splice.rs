@@ -96,5 +96,9 @@ async fn download(mut reader: PortReader, local: impl AsyncWrite) -> Result<(), 
     while let Some(piece) = reader.piece().await.map_err(SpliceError::Stream)? {
         local.write_all(&piece).await.map_err(SpliceError::Local)?;
     }
-    local.shutdown().await.map_err(SpliceError::Local)
+    match local.shutdown().await {
+        // The program has closed meanwhile: it cannot be told, and need not be.
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(SpliceError::Local(error)),
+        _ => Ok(()),
+    }
 }

@@ -372,8 +372,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Does what is due, and says what there is to do next.
-    pub(super) fn look(&self) -> Outlook {
+    /// Does what is due, and says what there is to do next. `is_delivered`: the node has acknowledged all
+    /// messages that were taken.
+    pub(super) fn look(&self, is_delivered: bool) -> Outlook {
         let now = self.now();
         let mut state = self.lock();
         let Some(machine) = &mut state.machine else {
@@ -383,6 +384,9 @@ impl Shared {
                 due: None,
             };
         };
+        if machine.has_message() || !is_delivered {
+            machine.is_sending(now);
+        }
         if machine.deadline().is_some_and(|due| now >= due) {
             machine.on_time(now);
             state.settle();
@@ -397,10 +401,10 @@ impl Shared {
         }
     }
 
-    /// What goes out next.
-    pub(super) fn next_message(&self) -> Option<(PayloadType, Bytes)> {
+    /// What goes out next, in a message that should hold at most `portion` bytes.
+    pub(super) fn next_message(&self, portion: usize) -> Option<(PayloadType, Bytes)> {
         let mut state = self.lock();
-        let message = state.machine.as_mut()?.next_message();
+        let message = state.machine.as_mut()?.next_message(portion);
         state.settle();
         message
     }

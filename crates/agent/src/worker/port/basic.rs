@@ -109,7 +109,7 @@ impl Basic<'_> {
     async fn step(&mut self) -> Result<Step, End> {
         let channel = &self.outside.channel;
         let room = if channel.has_room() {
-            channel.writable().min(self.buffer.len())
+            channel.portion().min(self.buffer.len())
         } else {
             0
         };

@@ -25,8 +25,6 @@ use crate::worker::{
     outside::{End, Outside},
 };
 
-/// The most data in one message: more would keep a keystroke waiting, less would cost more for each byte.
-const LARGEST_MESSAGE: usize = 128 << 10;
 /// What a message has besides its data.
 const OVERHEAD: usize = 64;
 /// Connections being made at a time. Further ones wait.
@@ -117,9 +115,8 @@ impl<'a, M: Multiplexer> Forward<'a, M> {
     /// Sends what there is room for. What goes is chosen here and no sooner.
     fn give(&mut self) -> Result<(), End> {
         while self.outside.channel.has_room() {
-            let room = self.outside.channel.writable().saturating_sub(OVERHEAD);
-            let Some((payload_type, payload)) = self.hub.next_message(room.min(LARGEST_MESSAGE))
-            else {
+            let room = self.outside.channel.portion().saturating_sub(OVERHEAD);
+            let Some((payload_type, payload)) = self.hub.next_message(room) else {
                 break;
             };
             if self.outside.channel.send(payload_type, payload).is_err() {
