@@ -104,7 +104,8 @@ fn proxy_command(connection: &Connection, host: &str) -> Result<String, CommandE
 
 /// The ProxyCommand of a configuration file, for whatever host ssh is called with.
 pub(crate) fn proxy_line(connection: &Connection) -> Result<String, CommandError> {
-    proxy_command(connection, "%h")
+    // ssh puts into the shell's line whatever somebody wrote as the host, or a file that they fetched.
+    proxy_command(connection, "'%h'")
 }
 
 /// A word for the shell that ssh runs its command with, and past ssh's own tokens.
