@@ -592,6 +592,35 @@ async fn a_raw_session_is_one_connection_from_its_beginning() {
 }
 
 #[tokio::test]
+async fn an_agent_that_has_not_taken_everything_yet_is_not_silent() {
+    let mut server = Server::start(scripted([])).await;
+    let mut session = open(&server, OFFICIAL);
+    let mut node = Node::new(false);
+    node.attach(server.next_channel().await);
+    shake_hands(&mut node, "3.3.987.0", json!({"portNumber": "22"})).await;
+    node.pump_until("the handshake to be taken", |node| node.link.drained())
+        .await;
+    begun(&mut session).await;
+    let mut stream = session.connector().open_own().unwrap();
+    stream.write_all(b"question").await.unwrap();
+    stream.shutdown().await.unwrap();
+    // Longer than the silence that counts as an end.
+    let mut got = [0; 6];
+    let waited = tokio::time::timeout(Duration::from_millis(1500), stream.read(&mut got));
+    assert!(waited.await.is_err(), "the answer was not waited for");
+    node.pump_until("the question", |node| node.input == b"question")
+        .await;
+    node.output(b"answer");
+    node.pump_until("the answer to be taken", |node| node.link.drained())
+        .await;
+    within("the answer", stream.read_exact(&mut got))
+        .await
+        .unwrap();
+    assert_eq!(&got, b"answer");
+    assert_eq!(within("the end", stream.read(&mut got)).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_node_that_breaks_the_rules_ends_the_session_with_a_reason() {
     let mut server = Server::start(scripted([])).await;
     let mut session = open(&server, OURS);

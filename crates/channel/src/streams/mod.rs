@@ -564,7 +564,7 @@ fn take_message(id: u32, out: &mut Outgoing, limit: usize) -> (PayloadType, Byte
         out.finished = true;
         return Message::Fin(id).encode();
     }
-    let parts = out.queue.take(out.credit.min(limit));
+    let parts = out.queue.take_pieces(out.credit.min(limit));
     let length: usize = parts.iter().map(Bytes::len).sum();
     out.credit -= length;
     out.burst = if out.queue.is_empty() {

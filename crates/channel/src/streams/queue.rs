@@ -1,9 +1,9 @@
 //! Bytes that wait, in order. Large pieces stay as they are; small ones are put together, so that what is
 //! held is about what is counted, however small the pieces.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io::IoSlice};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// A piece that is shorter is copied. It may be a small part of a large buffer, which would stay.
 const SMALL: usize = 4 << 10;
@@ -54,8 +54,19 @@ impl Queue {
         Some(piece)
     }
 
+    /// The next bytes, at most `limit`.
+    #[must_use]
+    pub fn split_to(&mut self, limit: usize) -> Self {
+        let pieces = VecDeque::from(self.take_pieces(limit));
+        Self {
+            length: pieces.iter().map(Bytes::len).sum(),
+            pieces,
+            tail: BytesMut::new(),
+        }
+    }
+
     /// The next bytes, at most `limit`, in pieces.
-    pub(crate) fn take(&mut self, limit: usize) -> Vec<Bytes> {
+    pub(crate) fn take_pieces(&mut self, limit: usize) -> Vec<Bytes> {
         let mut parts = Vec::new();
         let mut left = limit;
         while left > 0
@@ -75,6 +86,42 @@ impl Queue {
     fn end_tail(&mut self) {
         if !self.tail.is_empty() {
             self.pieces.push_back(self.tail.split().freeze());
+        }
+    }
+}
+
+/// For writing many pieces at once.
+impl Buf for Queue {
+    fn remaining(&self) -> usize {
+        self.length
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&self.tail, Bytes::as_ref)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let tail = (!self.tail.is_empty()).then_some(self.tail.as_ref());
+        let all = self.pieces.iter().map(Bytes::as_ref).chain(tail);
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(all) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        count
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while count > 0
+            && let Some(mut piece) = self.pop()
+        {
+            let step = count.min(piece.len());
+            piece.advance(step);
+            count -= step;
+            if !piece.is_empty() {
+                self.length += piece.len();
+                self.pieces.push_front(piece);
+            }
         }
     }
 }
@@ -108,7 +155,7 @@ mod tests {
                 queue.push(Bytes::copy_from_slice(piece));
                 prop_assert_eq!(queue.len(), all.len() - got.len());
                 let limit = *limits.next().unwrap();
-                let parts = queue.take(limit);
+                let parts = queue.take_pieces(limit);
                 prop_assert!(parts.iter().map(Bytes::len).sum::<usize>() <= limit);
                 got.extend(parts.concat());
             }
@@ -118,6 +165,41 @@ mod tests {
             }
             prop_assert!(queue.is_empty());
             prop_assert_eq!(got, all);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_at_once_is_in_order_and_taken_away(
+            lengths in proptest::collection::vec(1_usize..10_000, 1..20),
+            splits in proptest::collection::vec(1_usize..20_000, 1..20),
+            steps in proptest::collection::vec(0_usize..20_000, 1..20),
+        ) {
+            let mut queue = Queue::default();
+            let mut all = Vec::new();
+            for (length, byte) in lengths.iter().zip(0..) {
+                let piece = vec![byte; *length];
+                queue.push(Bytes::from(piece.clone()));
+                all.extend(piece);
+            }
+            let mut got = Vec::new();
+            let (mut splits, mut steps) = (splits.iter().cycle(), steps.iter().cycle());
+            while !queue.is_empty() {
+                let mut part = queue.split_to(*splits.next().unwrap());
+                let mut slices = [IoSlice::new(&[]); 64];
+                let count = part.chunks_vectored(&mut slices);
+                let seen = slices.iter().take(count).map(|slice| slice.to_vec());
+                let seen = seen.collect::<Vec<_>>().concat();
+                prop_assert_eq!(seen.len(), part.remaining());
+                prop_assert!(part.chunk() == &seen[..part.chunk().len()]);
+                let step = (*steps.next().unwrap()).min(part.len());
+                part.advance(step);
+                let rest = std::iter::from_fn(|| part.pop()).collect::<Vec<_>>().concat();
+                prop_assert!(rest == seen[step..]);
+                prop_assert!(part.is_empty());
+                got.extend(seen);
+            }
+            prop_assert!(got == all);
         }
     }
 

@@ -9,6 +9,8 @@ use super::{PortReader, PortStream, PortWriter};
 
 /// What one read of the local connection may bring.
 const READ: usize = 128 << 10;
+/// What is taken from the stream at a time: what is taken the node may send anew.
+const WRITE: usize = 256 << 10;
 /// Less room than this and the next read gets a new buffer.
 const LEAST_READ: usize = 32 << 10;
 
@@ -93,8 +95,11 @@ fn is_closed(error: io::Error) -> Result<(), SpliceError> {
 
 async fn download(mut reader: PortReader, local: impl AsyncWrite) -> Result<(), SpliceError> {
     let mut local = std::pin::pin!(local);
-    while let Some(piece) = reader.piece().await.map_err(SpliceError::Stream)? {
-        local.write_all(&piece).await.map_err(SpliceError::Local)?;
+    while let Some(mut pieces) = reader.pieces(WRITE).await.map_err(SpliceError::Stream)? {
+        local
+            .write_all_buf(&mut pieces)
+            .await
+            .map_err(SpliceError::Local)?;
     }
     match local.shutdown().await {
         // The program has closed meanwhile: it cannot be told, and need not be.

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use sortie_channel::{
     frame::PayloadType,
-    streams::{Destination, Refusal, RefusalCode},
+    streams::{Destination, Queue, Refusal, RefusalCode},
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -64,7 +64,7 @@ enum Incoming {
 
 struct Entry {
     connection: Connection,
-    received: VecDeque<Bytes>,
+    received: Queue,
     incoming: Incoming,
     /// This end has ended its direction.
     is_finished: bool,
@@ -84,7 +84,7 @@ impl Entry {
     fn new(connection: Connection) -> Self {
         Self {
             connection,
-            received: VecDeque::new(),
+            received: Queue::default(),
             incoming: Incoming::Flows,
             is_finished: false,
             is_deaf: false,
@@ -220,28 +220,26 @@ impl Shared {
         }
     }
 
-    /// The next bytes, at most `limit` of them; `None` at the end.
-    pub(super) fn poll_receive(
+    /// What is taken of the bytes that came, once there are some; `None` at the end.
+    pub(super) fn poll_receive<T>(
         &self,
         id: u32,
-        limit: usize,
         context: &Context<'_>,
-    ) -> Poll<io::Result<Option<Bytes>>> {
+        take: impl FnOnce(&mut Queue) -> T,
+    ) -> Poll<io::Result<Option<T>>> {
         let mut state = self.lock();
         let state = &mut *state;
         let Some(entry) = state.entries.get_mut(&id) else {
             return Poll::Ready(Err(over()));
         };
-        if let Some(front) = entry.received.front_mut() {
-            let piece = front.split_to(front.len().min(limit));
-            if front.is_empty() {
-                entry.received.pop_front();
-            }
+        if !entry.received.is_empty() {
+            let before = entry.received.len();
+            let taken = take(&mut entry.received);
             if let Some(machine) = &mut state.machine {
-                machine.consumed(id, piece.len());
+                machine.consumed(id, before - entry.received.len());
             }
             self.changed.notify_one();
-            return Poll::Ready(Ok(Some(piece)));
+            return Poll::Ready(Ok(Some(taken)));
         }
         match entry.incoming {
             Incoming::Ended => Poll::Ready(Ok(None)),
@@ -462,7 +460,7 @@ impl State {
                 }),
                 Told::Data(id, data) => match self.entries.get_mut(&id) {
                     Some(entry) if !entry.is_left => {
-                        entry.received.push_back(data);
+                        entry.received.push(data);
                         wake(&mut entry.reader);
                     }
                     // Nobody is there to read it.
@@ -482,7 +480,7 @@ impl State {
                 }),
                 Told::Reset(id) => change(&mut self.entries, id, |entry| {
                     entry.incoming = Incoming::Broken;
-                    entry.received.clear();
+                    entry.received = Queue::default();
                     entry.wake_all();
                 }),
                 Told::Writable(id) => {

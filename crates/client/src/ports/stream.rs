@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sortie_channel::streams::Refusal;
+use sortie_channel::streams::{Queue, Refusal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::state::Shared;
@@ -88,7 +88,18 @@ impl PortReader {
     /// is over.
     pub async fn piece(&mut self) -> io::Result<Option<Bytes>> {
         let Stream { shared, id } = &*self.stream;
-        poll_fn(|context| shared.poll_receive(*id, usize::MAX, context)).await
+        let piece = |received: &mut Queue| received.pop().unwrap_or_default();
+        poll_fn(|context| shared.poll_receive(*id, context, piece)).await
+    }
+
+    /// What has come, at most `limit` bytes, without copying it; `None` at the end of the direction.
+    ///
+    /// # Errors
+    /// As [`Self::piece`].
+    pub async fn pieces(&mut self, limit: usize) -> io::Result<Option<Queue>> {
+        let Stream { shared, id } = &*self.stream;
+        let pieces = |received: &mut Queue| received.split_to(limit);
+        poll_fn(|context| shared.poll_receive(*id, context, pieces)).await
     }
 }
 
@@ -141,11 +152,13 @@ fn poll_read(
     if buffer.remaining() == 0 {
         return Poll::Ready(Ok(()));
     }
-    let received = stream
-        .shared
-        .poll_receive(stream.id, buffer.remaining(), context);
-    if let Some(piece) = ready!(received)? {
-        buffer.put_slice(&piece);
+    let limit = buffer.remaining();
+    let pieces = |received: &mut Queue| received.split_to(limit);
+    let received = stream.shared.poll_receive(stream.id, context, pieces);
+    if let Some(mut pieces) = ready!(received)? {
+        while let Some(piece) = pieces.pop() {
+            buffer.put_slice(&piece);
+        }
     }
     Poll::Ready(Ok(()))
 }

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use sortie_channel::{
     frame::PayloadType,
     streams::{Destination, Queue, Refusal, TooManyStreams},
@@ -28,6 +28,8 @@ use super::destination::Connection;
 const READ_BUFFER: usize = 256 << 10;
 /// With less than this left of it a new buffer is taken.
 const LEAST_READ: usize = 64 << 10;
+/// What one turn of a connection writes at most.
+const WRITE: usize = 512 << 10;
 /// A read that brought less is copied, so that it does not keep the whole buffer.
 const SMALL_READ: usize = 32 << 10;
 
@@ -328,11 +330,11 @@ impl<M: Multiplexer> Hub<M> {
         while let Some(mut bytes) =
             std::future::poll_fn(|context| self.poll_bytes(id, context)).await?
         {
-            while bytes.has_remaining() {
-                let write =
-                    std::future::poll_fn(|context| self.poll_write(id, writer, &bytes, context));
+            while !bytes.is_empty() {
+                let write = std::future::poll_fn(|context| {
+                    self.poll_write(id, writer, &mut bytes, context)
+                });
                 let written = write.await?;
-                bytes.advance(written);
                 let mut inner = self.lock();
                 inner.multiplexer.consumed(id, written);
                 self.tell(&inner);
@@ -346,13 +348,13 @@ impl<M: Multiplexer> Hub<M> {
     }
 
     /// The next bytes that came; none after the last.
-    fn poll_bytes(&self, id: u32, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Gone>> {
+    fn poll_bytes(&self, id: u32, context: &mut Context<'_>) -> Poll<Result<Option<Queue>, Gone>> {
         let mut inner = self.lock();
         let Some(slot) = inner.slots.get_mut(&id).filter(|slot| !slot.is_gone) else {
             return Poll::Ready(Err(Gone));
         };
-        if let Some(bytes) = slot.incoming.pop() {
-            return Poll::Ready(Ok(Some(bytes)));
+        if !slot.incoming.is_empty() {
+            return Poll::Ready(Ok(Some(slot.incoming.split_to(WRITE))));
         }
         if slot.is_finished {
             return Poll::Ready(Ok(None));
@@ -365,7 +367,7 @@ impl<M: Multiplexer> Hub<M> {
         &self,
         id: u32,
         writer: &mut (impl AsyncWrite + Unpin),
-        bytes: &[u8],
+        bytes: &mut Queue,
         context: &mut Context<'_>,
     ) -> Poll<Result<usize, Broken>> {
         {
@@ -375,7 +377,7 @@ impl<M: Multiplexer> Hub<M> {
             };
             keep(&mut slot.downward, context);
         }
-        let written = pin!(writer.write(bytes)).poll(context);
+        let written = pin!(writer.write_buf(bytes)).poll(context);
         written.map(|written| match written? {
             0 => Err(io::Error::from(io::ErrorKind::WriteZero).into()),
             written => Ok(written),
