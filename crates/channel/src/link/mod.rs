@@ -38,8 +38,8 @@ use crate::{
 /// its own on both legs, in front of the echo of a key or of its way to the screen.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 
-/// With more bytes received than this, the acknowledgement waits for nothing.
-const ACK_BYTES: usize = 64 << 10;
+/// With so many bytes received, the acknowledgement waits for nothing.
+const ACK_BYTES: usize = 128 << 10;
 
 /// What a held message counts on top of its payload, so that many small ones are bounded too.
 const OVERHEAD: usize = 256;

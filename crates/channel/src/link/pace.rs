@@ -15,7 +15,7 @@ const SLACK: Duration = Duration::from_micros(300);
 /// A window is worth at least so much time, on a way that is not fast.
 const LEAST_TIME: Duration = Duration::from_millis(8);
 /// The least window on the slowest way and on a fast one.
-const LEAST_WINDOWS: (usize, usize) = (48 << 10, 384 << 10);
+const LEAST_WINDOWS: (usize, usize) = (48 << 10, 448 << 10);
 /// How long a rate is measured at least.
 const MEASURE: Duration = Duration::from_millis(10);
 /// The median of so many measurements counts.
@@ -23,9 +23,10 @@ const MEASUREMENTS: usize = 4;
 /// The least and the most that one message should hold.
 const PORTIONS: (usize, usize) = (4 << 10, LARGEST_PORTION);
 
-/// The most that one message should hold: enough that a message costs little for each byte, and no more
-/// than passes within a fraction of a millisecond.
-pub(super) const LARGEST_PORTION: usize = 64 << 10;
+/// The most that one message should hold: enough that a message costs little for each byte, no more than
+/// passes within a fraction of a millisecond, and with its header less than the 128 KiB from which on
+/// glibc's allocator may give buffers back to the system and take fresh pages for the next.
+pub(super) const LARGEST_PORTION: usize = 112 << 10;
 
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
@@ -153,14 +154,14 @@ mod tests {
     #[test]
     fn a_fast_way_is_not_clogged() {
         let (window, round_trip, after) = fill(600 << 20, Duration::from_micros(200));
-        assert!((384 << 10..512 << 10).contains(&window), "{window}");
+        assert!((448 << 10..512 << 10).contains(&window), "{window}");
         assert!(round_trip < Duration::from_millis(1), "{round_trip:?}");
         assert!(after < Duration::from_millis(100), "{after:?}");
     }
 
     #[test]
     fn on_a_slow_way_little_waits_and_messages_are_small() {
-        // 10 Mbit/s: a window of 384 KiB would be a third of a second.
+        // 10 Mbit/s: a window of 448 KiB would be a third of a second.
         let (window, round_trip, _) = fill(1_250_000, Duration::from_millis(20));
         assert!((48 << 10..64 << 10).contains(&window), "{window}");
         assert!(round_trip < Duration::from_millis(50), "{round_trip:?}");
