@@ -207,11 +207,11 @@ impl Machine {
     }
 
     /// Not everything has arrived: nobody is silent who has not heard all yet.
-    pub(super) fn is_sending(&mut self, now: Duration) {
+    pub(super) fn still_sending(&mut self, now: Duration) {
         match self {
             Self::Streams(_) => {}
-            Self::Smux(smux) => smux.is_sending(now),
-            Self::One(one) => one.is_sending(now),
+            Self::Smux(smux) => smux.still_sending(now),
+            Self::One(one) => one.still_sending(now),
         }
     }
 

@@ -182,7 +182,7 @@ impl One {
         joined.freeze()
     }
 
-    pub(super) fn is_sending(&mut self, now: Duration) {
+    pub(super) fn still_sending(&mut self, now: Duration) {
         if let Some(heard) = &mut self.ending {
             *heard = now;
         }
@@ -234,7 +234,7 @@ mod tests {
         one.send(1, Bytes::from_static(b"a"));
         one.send(1, Bytes::from_static(b"\n"));
         one.finish(1, SECOND);
-        one.is_sending(SECOND * 2);
+        one.still_sending(SECOND * 2);
         one.on_time(SECOND + SILENCE);
         assert_eq!(told(&mut one), ["Accepted(1)"]);
         one.on_time(SECOND * 2 + SILENCE);

@@ -139,7 +139,7 @@ impl Muxed {
         Some((PayloadType::OUTPUT, payload))
     }
 
-    pub(super) fn is_sending(&mut self, now: Duration) {
+    pub(super) fn still_sending(&mut self, now: Duration) {
         for heard in self.ending.values_mut() {
             *heard = now;
         }
@@ -217,7 +217,7 @@ mod tests {
         let id = muxed.open().unwrap();
         muxed.send(id, b"much");
         muxed.finish(id, SECOND);
-        muxed.is_sending(SECOND * 9);
+        muxed.still_sending(SECOND * 9);
         muxed.on_time(SECOND * 9);
         assert_eq!(told(&mut muxed), ["Accepted(3)"]);
         muxed.on_time(SECOND * 9 + SILENCE);

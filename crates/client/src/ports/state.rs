@@ -383,7 +383,7 @@ impl Shared {
             };
         };
         if machine.has_message() || !is_delivered {
-            machine.is_sending(now);
+            machine.still_sending(now);
         }
         if machine.deadline().is_some_and(|due| now >= due) {
             machine.on_time(now);
