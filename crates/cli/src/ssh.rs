@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io,
     os::unix::process::ExitStatusExt,
     time::Duration,
 };
@@ -175,7 +176,7 @@ pub(crate) struct Outcome {
 pub(crate) async fn carry_stdio(
     mut session: PortSession,
     begun: Option<Begun>,
-) -> std::io::Result<Outcome> {
+) -> io::Result<Outcome> {
     let mut signals = Signals::new()?;
     let signal = tokio::select! {
         carried = carry(&mut session, begun) => return carried,
@@ -188,7 +189,7 @@ pub(crate) async fn carry_stdio(
     })
 }
 
-async fn carry(session: &mut PortSession, begun: Option<Begun>) -> std::io::Result<Outcome> {
+async fn carry(session: &mut PortSession, begun: Option<Begun>) -> io::Result<Outcome> {
     let over = |end: End| Outcome {
         failure: failure(&end),
         end: Some(end),
@@ -217,7 +218,7 @@ async fn carry(session: &mut PortSession, begun: Option<Begun>) -> std::io::Resu
                 None => return Ok(over(End::Left)),
                 // The stream ends with it, behind what has come.
                 Some(Event::Ended(end)) => {
-                    let failure = spliced.await?.and(failure(&end));
+                    let failure = spliced.await?.and_then(|broken| why(&broken, &end));
                     return Ok(Outcome { end: Some(end), failure, signal: None });
                 }
                 Some(_) => {}
@@ -241,9 +242,18 @@ async fn carry(session: &mut PortSession, begun: Option<Begun>) -> std::io::Resu
         .flatten();
     Ok(Outcome {
         end,
-        failure: result,
+        failure: result.map(|broken| broken.to_string()),
         signal: None,
     })
+}
+
+/// Why a stream failed whose session is over. One that was cut off by that alone failed as the session
+/// did: official agents tell the end of a connection in no other way. What it was told before stands.
+fn why(broken: &io::Error, end: &End) -> Option<String> {
+    if broken.kind() == io::ErrorKind::ConnectionAborted {
+        return failure(end);
+    }
+    Some(broken.to_string())
 }
 
 async fn wait_begun(session: &mut PortSession) -> Option<End> {
@@ -287,7 +297,7 @@ fn failure(end: &End) -> Option<String> {
 
 /// Moves bytes between a stream and standard input and output until the node has ended its direction; says
 /// why the stream failed, if it did.
-async fn splice_stdio(stream: PortStream) -> std::io::Result<Option<String>> {
+async fn splice_stdio(stream: PortStream) -> io::Result<Option<io::Error>> {
     let output = Output::start()?;
     let input = Input::start()?;
     let (reader, writer) = stream.into_split();
@@ -310,12 +320,12 @@ async fn upload(mut input: Input, mut writer: PortWriter) -> std::convert::Infal
     std::future::pending().await
 }
 
-async fn download(mut reader: PortReader, output: &Output) -> Option<String> {
+async fn download(mut reader: PortReader, output: &Output) -> Option<io::Error> {
     loop {
         let piece: Bytes = match reader.piece().await {
             Ok(Some(piece)) => piece,
             Ok(None) => return None,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return Some(error),
         };
         if output.put((Stream::Stdout, piece)).await.is_err() {
             return None;

@@ -103,6 +103,8 @@ async fn serve(
     tell: mpsc::Sender<u32>,
 ) {
     let is_ours = carrier == Carrier::Streams;
+    // As an agent does whose session is its one connection.
+    let ends_refused = refuses && properties.get("type").is_none();
     let mut node = Node::new(is_ours);
     let peer = server.next_channel().await;
     if is_ours {
@@ -115,6 +117,7 @@ async fn serve(
         smux: Smux::new(smux::Side::Node),
         streams: Streams::new(Side::Node, Limits::default()),
         refuses,
+        has_refused: false,
     };
     // The client may leave at any time.
     let is_told = node
@@ -124,12 +127,16 @@ async fn serve(
                 Carrier::Smux => echo.smux(node),
                 Carrier::Streams => echo.streams(node),
             }
-            node.other
+            let is_told = node
+                .other
                 .iter()
-                .any(|told| told.payload_type == PayloadType::FLAG)
+                .any(|told| told.payload_type == PayloadType::FLAG);
+            is_told || (ends_refused && echo.has_refused)
         })
         .await;
-    if is_told {
+    if ends_refused && echo.has_refused {
+        node.close_now("").await;
+    } else if is_told {
         let flag = node.other.remove(0).payload;
         tell.send(u32::from_be_bytes(flag[..].try_into().unwrap()))
             .unwrap();
@@ -170,6 +177,7 @@ struct Echo {
     smux: Smux,
     streams: Streams,
     refuses: bool,
+    has_refused: bool,
 }
 
 impl Echo {
@@ -222,6 +230,7 @@ impl Echo {
                         message: "nobody listens".to_owned(),
                     };
                     self.streams.refuse(id, refusal);
+                    self.has_refused = true;
                 }
                 streams::Event::Open(id, _) => self.streams.accept(id),
                 streams::Event::Data(id, data) => {
@@ -434,6 +443,19 @@ fn standard_input_and_output_are_the_connection_alone() {
             "{rest}"
         );
         assert_eq!(child.wait().unwrap().code(), Some(0));
+        station.runtime.shutdown_background();
+    }
+}
+
+#[test]
+fn a_refusal_is_told_however_soon_the_session_ends_behind_it() {
+    for _ in 0..12 {
+        let properties = json!({"portNumber": "22"});
+        let station = Station::start(Carrier::Streams, properties, true);
+        let mut plugin = station.plugin(Carrier::Streams);
+        let output = plugin.stdin(Stdio::null()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("nobody listens"), "{output:?}");
         station.runtime.shutdown_background();
     }
 }

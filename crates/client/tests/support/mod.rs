@@ -451,6 +451,11 @@ impl Node {
     pub async fn close(&mut self, output: &str) {
         self.pump_until("the output to be acknowledged", |node| node.link.drained())
             .await;
+        self.close_now(output).await;
+    }
+
+    /// Ends the session, whatever has been acknowledged.
+    pub async fn close_now(&mut self, output: &str) {
         self.frame(service::channel_closed(stamp(), "session", "node", output))
             .await;
     }
