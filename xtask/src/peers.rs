@@ -62,9 +62,9 @@ pub(crate) fn run() -> Result<()> {
     let report = workspace::target_dir()?.join("peers").join("report.jsonl");
     let installed = test::install_peers()?;
     let _ = fs::remove_file(&report);
-    let mut tests = workspace::cargo();
+    let mut tests = workspace::cargo_test();
     tests
-        .args(["test", "--quiet", "--locked", "--package"])
+        .args(["--quiet", "--locked", "--package"])
         .args(["sortie-conformance", "--test", "pairings"])
         // They mostly wait.
         .args(["--", "--test-threads", "8"])

@@ -53,14 +53,8 @@ pub(crate) fn run(quick: bool) -> Result<()> {
             "--quiet",
         ]),
     )?;
-    let mut tests = workspace::cargo();
-    tests.args([
-        "test",
-        "--workspace",
-        "--locked",
-        "--quiet",
-        "--no-fail-fast",
-    ]);
+    let mut tests = workspace::cargo_test();
+    tests.args(["--workspace", "--locked", "--quiet", "--no-fail-fast"]);
     if quick {
         workspace::run("tests", &mut tests)?;
         workspace::note("quick run: other people's clients, generated code and fuzzing left out");

@@ -1,6 +1,7 @@
 //! Where the workspace is, and how chores run their steps.
 
 use std::{
+    ffi::OsString,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -16,9 +17,25 @@ pub(crate) fn root() -> PathBuf {
 
 /// The cargo that runs us, in the repository's root.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(program());
     command.current_dir(root());
     command
+}
+
+/// `cargo test`, for tests that send signals. What a shell runs in the background ignores some, as does
+/// what `nohup` runs, and our programs go on ignoring what they are started to ignore.
+pub(crate) fn cargo_test() -> Command {
+    let mut command = Command::new("env");
+    command
+        .arg("--default-signal=HUP,INT,QUIT")
+        .arg(program())
+        .arg("test")
+        .current_dir(root());
+    command
+}
+
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// Where cargo puts what it builds.

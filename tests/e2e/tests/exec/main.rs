@@ -30,17 +30,6 @@ fn exec(installation: &Installation, options: &[&str], words: &[&str]) -> Result
     Ok(command)
 }
 
-/// The same command where the tests themselves are run so that they outlive a terminal: what ignores a
-/// signal when it starts goes on ignoring it.
-fn hearing_hangups(command: &Command) -> Command {
-    let mut hearing = Command::new("env");
-    hearing.arg("--default-signal=HUP");
-    hearing.arg(command.get_program()).args(command.get_args());
-    let set = |(name, value): (_, Option<_>)| value.map(|value| (name, value));
-    hearing.envs(command.get_envs().filter_map(set));
-    hearing
-}
-
 /// The output of a shell's script on the node.
 fn script(installation: &Installation, script: &str) -> Result<Output> {
     Ok(exec(installation, &[], &["sh", "-c", script])?.output()?)
@@ -99,7 +88,17 @@ impl Piped {
     fn finish(mut self) -> Result<(Option<i32>, Vec<u8>, String)> {
         drop(self.stdin.take());
         let mut rest = Vec::new();
-        self.stdout.read_to_end(&mut rest)?;
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            if let Err(error) = self.wait_for_output() {
+                self.child.kill()?;
+                return Err(error.context(format!("no end after {} more bytes", rest.len())));
+            }
+            match self.stdout.read(&mut piece)? {
+                0 => break,
+                length => rest.extend_from_slice(piece.get(..length).unwrap_or_default()),
+            }
+        }
         let output = self.child.wait_with_output()?;
         Ok((output.status.code(), rest, text(&output.stderr)))
     }
@@ -372,8 +371,7 @@ fn signals_are_the_commands() -> Result<()> {
     let installation = Installation::start()?;
     let traps = "for s in INT TERM HUP QUIT USR1 USR2; do trap \"echo got $s\" $s; done; \
         trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
-    let command = exec(&installation, &[], &["sh", "-c", traps])?;
-    let mut piped = Piped::start(&mut hearing_hangups(&command))?;
+    let mut piped = Piped::start(&mut exec(&installation, &[], &["sh", "-c", traps])?)?;
     piped.until("ready\n")?;
     for (number, name) in [
         (Signal::INT, "INT"),
