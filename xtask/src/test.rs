@@ -42,6 +42,10 @@ pub(crate) fn run(quick: bool) -> Result<()> {
             ])
             .args(["--deny", "warnings"]),
     )?;
+    let mut docs = workspace::cargo();
+    docs.args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);
+    docs.env("RUSTDOCFLAGS", "--deny warnings");
+    workspace::run("documentation", &mut docs)?;
     // The programs first: tests run them as a person would.
     workspace::run(
         "build",
@@ -68,10 +72,6 @@ pub(crate) fn run(quick: bool) -> Result<()> {
         check: true,
         models: Some(models),
     })?;
-    let mut docs = workspace::cargo();
-    docs.args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);
-    docs.env("RUSTDOCFLAGS", "--deny warnings");
-    workspace::run("documentation", &mut docs)?;
     fuzz::run(None, 5)?;
     workspace::note("all green");
     Ok(())

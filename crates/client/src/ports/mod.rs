@@ -1,5 +1,5 @@
 //! The client's end of a port session: byte streams between this machine and the node, over one
-//! [`DataChannel`](crate::DataChannel) that comes and goes.
+//! [`DataChannel`] that comes and goes.
 //!
 //! [`PortSession`] finds out with the node how streams are carried: by the messages of
 //! [`sortie_channel::streams`] where everything between here and the node is ours, and towards
