@@ -410,7 +410,7 @@ async fn a_node_does_what_its_role_allows_and_nothing_for_others() {
     assert!(!lists(world.node_key_caller(&one)).await);
     let only = json!({
         "Effect": "Deny", "Action": "ssm:UpdateInstanceInformation", "Resource": "*",
-        "Condition": {"ArnNotEquals": {"ssm:SourceInstanceARN": "arn:aws:ssm:*:*:managed-instance/mi-f*"}},
+        "Condition": {"ArnNotEquals": {"ssm:SourceInstanceARN": "arn:aws:ssm:*:*:managed-instance/mi-other*"}},
     });
     grant(&world, &role, "more", &[only]).await;
     let message = reports(world.node_caller(&one), &one).await.unwrap_err();
