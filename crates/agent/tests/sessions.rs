@@ -587,12 +587,8 @@ async fn a_session_of_another_account_finds_no_credentials() {
         let session_id = format!("{user}-0123456789abcdef0");
         let document = shell_document(json!({"runAsEnabled": true, "runAsDefaultUser": user}));
         control.start_session(&session_id, document).await;
-        let output = loop {
-            let result = control.result().await;
-            if result.1 == session_id {
-                break result.3;
-            }
-        };
+        let (_, of, _, output) = control.result().await;
+        assert_eq!(of, session_id);
         assert!(output.contains(reason), "{output}");
     }
     node.stop().await;
@@ -619,8 +615,9 @@ async fn an_agent_of_development_takes_its_sessions_along() {
         assert_eq!(status, "Success");
         control.acknowledge(message_id, SESSION).await;
     });
+    // Nothing was waited for until it was given up.
     assert!(
-        stopping.elapsed() < Duration::from_secs(2),
+        stopping.elapsed() < Duration::from_secs(5),
         "{:?}",
         stopping.elapsed()
     );

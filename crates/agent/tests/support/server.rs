@@ -1,6 +1,7 @@
 //! The server's side: TLS, HTTP by hand, signatures, and the websockets handed to the test.
 
 use std::{
+    collections::HashSet,
     io::Cursor,
     net::SocketAddr,
     pin::Pin,
@@ -160,7 +161,11 @@ impl Server {
         })
         .await;
         let (open, socket) = opened.unwrap();
-        Control { open, socket }
+        Control {
+            open,
+            socket,
+            had: HashSet::new(),
+        }
     }
 
     /// The next data channel of any session.
@@ -208,6 +213,8 @@ impl Server {
 pub(crate) struct Control {
     pub(crate) open: OpenControl,
     pub(crate) socket: Socket,
+    /// The messages of results that a test has had. An agent repeats what is not acknowledged.
+    had: HashSet<Uuid>,
 }
 
 impl Control {
@@ -231,7 +238,7 @@ impl Control {
             .await;
     }
 
-    /// The next result: the id of its message, session, status and output.
+    /// The next result that is none again: the id of its message, session, status and output.
     pub(crate) async fn result(&mut self) -> (Uuid, String, String, String) {
         within("a session's result", async {
             loop {
@@ -239,7 +246,9 @@ impl Control {
                     continue;
                 };
                 let message = ControlMessage::parse(&Frame::parse(bytes).unwrap()).unwrap();
-                if let ControlMessage::TaskComplete { message_id, result } = message {
+                if let ControlMessage::TaskComplete { message_id, result } = message
+                    && self.had.insert(message_id)
+                {
                     assert_eq!(result.instance_id, NODE_ID);
                     return (
                         message_id,

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Longer than anything should take; tests wait for states, not for this.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes that fit between two peers: little, so that a peer that does not read is noticed.
 const PIPE: usize = 16 * 1024;
 
