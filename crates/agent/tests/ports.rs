@@ -27,7 +27,7 @@ use support::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
     task::JoinSet,
 };
 
@@ -78,10 +78,12 @@ async fn echo(stream: impl AsyncRead + AsyncWrite) {
     let _ = writer.shutdown().await;
 }
 
-/// A port at which nobody listens.
-async fn nobody() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
+/// A port at which nobody listens or can, while the socket is there.
+fn nobody() -> (TcpSocket, u16) {
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    (taken, port)
 }
 
 fn pattern(length: usize, seed: usize) -> Vec<u8> {
@@ -146,7 +148,7 @@ async fn a_connection_that_cannot_be_made_says_why_and_harms_no_other() {
         port: Some(port),
         socket: None,
     };
-    let nobody = nobody().await;
+    let (_taken, nobody) = nobody();
     let ids: Vec<u32> = [
         to("127.0.0.1", nobody),
         to("no-such-host.invalid", 80),
@@ -815,7 +817,8 @@ async fn a_connection_over_standard_input_and_output_is_the_session() {
 #[tokio::test]
 async fn nobody_at_the_destination_fails_such_a_session() {
     let (server, mut node, mut control) = start().await;
-    let ssh = document(json!({"portNumber": nobody().await.to_string()}));
+    let (_taken, nobody) = nobody();
+    let ssh = document(json!({"portNumber": nobody.to_string()}));
     let _peer = official(&server, &mut control, ssh, OFFICIAL).await;
     let (_, _, status, output) = control.result().await;
     assert_eq!(status, "Failed");

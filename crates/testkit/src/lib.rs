@@ -4,6 +4,7 @@
 //! Used by tests only; production code must not depend on it.
 
 mod authenticator;
+mod closed_port;
 mod installation;
 mod machine;
 mod peers;
@@ -13,6 +14,7 @@ mod terminal;
 mod wait;
 
 pub use authenticator::Authenticator;
+pub use closed_port::ClosedPort;
 pub use installation::{Agent, Installation, Server, program};
 pub use machine::{Machine, Setup, can_make_machines};
 pub use peers::{

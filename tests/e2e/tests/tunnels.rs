@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use sortie_testkit::{Installation, Proxy, Server, aws, program, skip, wait_for};
+use sortie_testkit::{ClosedPort, Installation, Proxy, Server, aws, program, skip, wait_for};
 
 /// How long a socket of a test is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -234,8 +234,8 @@ fn many_connections_each_direction_by_itself_and_a_clean_end() -> Result<()> {
 #[test]
 fn a_port_where_nobody_listens_breaks_the_connection_and_is_told_once() -> Result<()> {
     let installation = Installation::start()?;
-    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut forward = Forward::start(&installation, &[&format!("0:{nobody}")], 1)?;
+    let nobody = ClosedPort::take()?;
+    let mut forward = Forward::start(&installation, &[&format!("0:{}", nobody.port())], 1)?;
     for _ in 0..20 {
         let mut connection = forward.connect(0)?;
         let mut got = Vec::new();
@@ -266,7 +266,7 @@ fn socks(forward: &Forward, request: &[u8]) -> Result<(TcpStream, u8)> {
 fn a_socks_client_goes_where_it_wants_and_hears_why_not() -> Result<()> {
     let installation = Installation::start()?;
     let port = listen(echo)?.to_be_bytes();
-    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let nobody = ClosedPort::take()?;
     let mut forward = Forward::start(&installation, &["-D", "0"], 1)?;
     let name =
         |name: &str, port: [u8; 2]| [&[3, name.len() as u8], name.as_bytes(), &port[..]].concat();
@@ -279,7 +279,7 @@ fn a_socks_client_goes_where_it_wants_and_hears_why_not() -> Result<()> {
         exchange(connection, pattern(300_000, 5))?;
     }
     for (request, expected) in [
-        (name("localhost", nobody.to_be_bytes()), 5),
+        (name("localhost", nobody.port().to_be_bytes()), 5),
         (name("no-such-host.invalid", port), 4),
     ] {
         let (_, code) = socks(&forward, &request)?;
@@ -639,14 +639,14 @@ fn ssh_runs_by_the_guides_proxy_command_and_by_ours() -> Result<()> {
 #[test]
 fn a_proxy_command_that_finds_nobody_says_why_and_prints_nothing_else() -> Result<()> {
     let installation = Installation::start()?;
-    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let nobody = ClosedPort::take()?;
     let output = installation
         .command(program("sortie")?)?
         .args([
             "ssh",
             "--stdio",
             installation.fact("node_id"),
-            &nobody.to_string(),
+            &nobody.port().to_string(),
         ])
         .stdin(Stdio::null())
         .output()?;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use sortie_testkit::wait_for;
+use sortie_testkit::{ClosedPort, wait_for};
 
 use super::{Client, Node, Pairing};
 
@@ -218,8 +218,8 @@ pub(crate) fn client_cut(pairing: &mut Pairing) -> Result<()> {
 
 /// The client hears of it, and the tunnel goes on.
 pub(crate) fn refused(pairing: &mut Pairing) -> Result<()> {
-    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut tunnel = Tunnel::open(pairing, nobody)?;
+    let nobody = ClosedPort::take()?;
+    let mut tunnel = Tunnel::open(pairing, nobody.port())?;
     for _ in 0..2 {
         let mut connection = TcpStream::connect(("127.0.0.1", tunnel.port))?;
         connection.set_read_timeout(Some(Duration::from_secs(30)))?;
