@@ -109,7 +109,9 @@ order, and what is typed afterwards must arrive. The server is killed (SIGKILL) 
 once. In the longest case one session is typed through twenty cuts of each end's connections, three
 kills of the server and a restart of the agent's own process, with every byte compared in both
 directions. After each end nothing of the session may be left on the node; after a deregistration the node
-may make no more than six connections and six refused calls in 15 s, ours no more than thirty.
+may make no more than six connections and six refused calls in 15 s, ours no more than thirty. What
+official programs have no word for, a SOCKS proxy and ports that the node listens at, needs `sortie forward` and
+our agent; with another agent it is refused before a session exists.
 ";
 
 /// The whole page.

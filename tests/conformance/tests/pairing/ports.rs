@@ -273,24 +273,39 @@ pub(crate) fn raw(pairing: &mut Pairing) -> Result<()> {
     pairing.node_is_clean()
 }
 
-/// SOCKS, reverse and sockets: refused in words where the node is official, before anything starts.
+/// What no plugin has: destinations that a SOCKS client chooses, and ports that the node listens at.
+/// Refused in words where the node is official, before anything starts; sockets there, too.
 pub(crate) fn beyond(pairing: &mut Pairing) -> Result<()> {
-    if pairing.client != Client::Sortie {
-        return Ok(());
+    match pairing.node {
+        Node::OurAgent => socks(pairing).and_then(|()| reverse(pairing)),
+        Node::OfficialAgent => beyond_is_refused(pairing),
     }
+}
+
+fn socks(pairing: &mut Pairing) -> Result<()> {
     let port = echo()?;
-    if pairing.node == Node::OurAgent {
-        let command = pairing.forward(&["-D", "0"])?;
-        let tunnel = Tunnel::spawn(pairing, command)?;
-        let mut connection = TcpStream::connect(("127.0.0.1", tunnel.port))?;
-        connection.write_all(&[5, 1, 0])?;
-        connection.write_all(&[&[5, 1, 0, 1, 127, 0, 0, 1][..], &port.to_be_bytes()].concat())?;
-        let mut answer = [0; 12];
-        connection.read_exact(&mut answer)?;
-        ensure!(answer[..4] == [5, 0, 5, 0], "{answer:?}");
-        drop(connection);
-        return tunnel.close(pairing);
-    }
+    let command = pairing.forward(&["-D", "0"])?;
+    let tunnel = Tunnel::spawn(pairing, command)?;
+    let mut connection = TcpStream::connect(("127.0.0.1", tunnel.port))?;
+    connection.write_all(&[5, 1, 0])?;
+    connection.write_all(&[&[5, 1, 0, 1, 127, 0, 0, 1][..], &port.to_be_bytes()].concat())?;
+    let mut answer = [0; 12];
+    connection.read_exact(&mut answer)?;
+    ensure!(answer[..4] == [5, 0, 5, 0], "{answer:?}");
+    drop(connection);
+    tunnel.close(pairing)
+}
+
+fn reverse(pairing: &mut Pairing) -> Result<()> {
+    let port = echo()?;
+    let there = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let command = pairing.forward(&["-R", &format!("{there}:127.0.0.1:{port}")])?;
+    let tunnel = Tunnel::spawn(pairing, command)?;
+    all(exchanges(tunnel.port, &[30_000, 5]))?;
+    tunnel.close(pairing)
+}
+
+fn beyond_is_refused(pairing: &mut Pairing) -> Result<()> {
     let before = pairing.sessions("History")?.len();
     for arguments in [
         &["-D", "0"][..],
