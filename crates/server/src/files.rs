@@ -116,7 +116,15 @@ pub(crate) fn read_public(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 /// Held while a server uses a directory. The lock is the kernel's, so a crash frees it.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing is not enough while a child that is just being started has the descriptor, too. What
+        // cannot be unlocked is closed all the same.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -131,7 +139,7 @@ impl DirLock {
             .open(&path)
             .map_err(FileError::io(&path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(FileError::InUse(directory.to_owned())),
             Err(TryLockError::Error(source)) => Err(FileError::Io { path, source }),
         }

@@ -311,7 +311,7 @@ fn idle_strangers_do_not_take_the_servers_own_descriptors() {
     while strangers.len() < 2 * LIMIT {
         let mut stranger = TcpStream::connect(address).unwrap();
         stranger
-            .set_read_timeout(Some(Duration::from_secs(2)))
+            .set_read_timeout(Some(Duration::from_secs(15)))
             .unwrap();
         stranger
             .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")

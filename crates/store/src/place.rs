@@ -36,7 +36,15 @@ pub enum PlaceError {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// Open and locked. The kernel lets go of the lock when the process dies, however it dies.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Closing is not enough while a child that is just being started has the descriptor, too. What
+        // cannot be unlocked is closed all the same.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Place {
@@ -64,7 +72,7 @@ impl Place {
         }
         // Before SQLite opens it: journals take over the mode of the database.
         private_file(database)?;
-        Ok(Self { _lock: lock })
+        Ok(Self { lock })
     }
 }
 

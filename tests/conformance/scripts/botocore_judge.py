@@ -7,6 +7,7 @@ environment; the node to talk about is argv 1.
 
 import datetime
 import sys
+import time
 
 from judging import client, complain, expect, finish
 
@@ -74,6 +75,16 @@ def nodes(ssm):
     expect("InvalidInstanceId", ssm.deregister_managed_instance, InstanceId=stranger)
 
 
+def until_in_history(ssm, session_id):
+    """A session that was told to end is there once its node has said so, or has not for too long."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if session_id in [session["SessionId"] for session in ssm.describe_sessions(State="History")["Sessions"]]:
+            return
+        time.sleep(0.05)
+    complain("DescribeSessions", f"{session_id} is not in the history")
+
+
 def sessions(ssm):
     if ssm.get_connection_status(Target=NODE_ID)["Status"] != "connected":
         complain("GetConnectionStatus", "the node is not connected")
@@ -95,6 +106,7 @@ def sessions(ssm):
         complain("ResumeSession", "a session that was ended got a token")
     expect("DoesNotExistException", ssm.resume_session, SessionId="nobody-00000000000000000")
     expect("DoesNotExistException", ssm.terminate_session, SessionId="nobody-00000000000000000")
+    until_in_history(ssm, session_id)
     for key, value in (
         ("InvokedAfter", "2026-01-01T00:00:00Z"),
         ("InvokedBefore", "2100-01-01T00:00:00Z"),

@@ -454,8 +454,9 @@ fn a_client_that_was_away_learns_why_its_session_ended() -> Result<()> {
 
     story.client_network.refuse();
     story.client_network.cut();
-    terminal.until("connection lost for 2 s")?;
-    terminal.until("connection lost for 3 s")?;
+    terminal.until("\r\n[sortie: connection lost for ")?;
+    // Renewed in its place.
+    terminal.until("\x1b[K[sortie: connection lost for ")?;
     story.client_network.pass();
     terminal.until("connected again after")?;
     terminal.line("echo ag\"\"ain")?;

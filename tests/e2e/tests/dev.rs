@@ -55,7 +55,8 @@ fn a_shell_behaves(installation: &Installation, terminal: &mut Terminal) -> Resu
     terminal.until("written in a session")?;
     terminal.keys("\x1b:wq\r")?;
     let text = wait_for("vim to write its file", || {
-        Ok(fs::read_to_string(&file).ok())
+        let written = fs::read_to_string(&file).ok();
+        Ok(written.filter(|text| text.ends_with('\n')))
     })?;
     assert_eq!(text.trim(), "written in a session");
     fs::remove_file(file)?;
@@ -148,20 +149,22 @@ fn a_terminal_is_left_as_it_was_however_the_session_ends() -> Result<()> {
 
     let mut ended = open(&installation, "sortie", &["start", node_id])?;
     assert_eq!(ask(&mut ended, "$((1 + 1))")?, "2");
-    let sessions = installation
-        .command("sortie")?
-        .args(["sessions", "list", "--json"])
-        .output()?;
-    let sessions: serde_json::Value = serde_json::from_slice(&sessions.stdout)?;
-    let live = sessions.as_array().context("a list")?;
-    let session_id = live
-        .iter()
-        .find(|session| session["Status"] == "Connected")
-        .and_then(|session| session["SessionId"].as_str())
-        .with_context(|| format!("no connected session in {live:#?}"))?;
+    // A state may be written after what it tells of was seen.
+    let session_id = wait_for("a connected session", || {
+        let sessions = installation
+            .command("sortie")?
+            .args(["sessions", "list", "--json"])
+            .output()?;
+        let sessions: serde_json::Value = serde_json::from_slice(&sessions.stdout)?;
+        let live = sessions.as_array().context("a list")?;
+        let connected = live.iter().find(|session| session["Status"] == "Connected");
+        Ok(connected
+            .and_then(|session| session["SessionId"].as_str())
+            .map(str::to_owned))
+    })?;
     let terminate = installation
         .command("sortie")?
-        .args(["sessions", "terminate", session_id])
+        .args(["sessions", "terminate", &session_id])
         .output()?;
     assert!(
         terminate.status.success(),

@@ -155,10 +155,10 @@ impl Database {
             "fsync=off",
         ]);
         let server = Server::spawn(&mut serve, folder.path().join("postgres.log"))?;
+        // It listens before it takes anybody.
         wait_for("PostgreSQL", || {
-            Ok(TcpStream::connect(("127.0.0.1", port))
-                .is_ok()
-                .then_some(()))
+            let is_ready = server.log().contains("ready to accept connections");
+            Ok(is_ready.then_some(()))
         })
         .with_context(|| server.log())?;
         Ok(Self {

@@ -422,13 +422,14 @@ fn people_end_their_own_sessions_alone_and_lose_them_with_their_access() -> Resu
     let delete = ["iam", "delete-user-policy", "--user-name", "fay"];
     story.admin(&[&delete[..], &["--policy-name", "Sessions"]].concat())?;
     of_fay.exit_status()?;
-    let history = story.admin(&["ssm", "describe-sessions", "--state", "History"])?;
-    let sessions = history["Sessions"].as_array().context("no history")?;
-    ensure!(
-        sessions
+    wait_for("the session in the history", || {
+        let history = story.admin(&["ssm", "describe-sessions", "--state", "History"])?;
+        let sessions = history["Sessions"].as_array().context("no history")?;
+        let is_there = sessions
             .iter()
-            .any(|session| session["SessionId"] == fays_id.as_str())
-    );
+            .any(|session| session["SessionId"] == fays_id.as_str());
+        Ok(is_there.then_some(()))
+    })?;
     story.denied(&fay, &node_id)?;
     story.end()
 }

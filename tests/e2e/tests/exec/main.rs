@@ -463,7 +463,9 @@ fn a_person_at_a_terminal_types_lines_and_ends_them() -> Result<()> {
     terminal.keys([0x04])?;
     assert_eq!(terminal.exit_status()?.code(), Some(0));
     // A terminal of its own.
-    let words = ["sh", "-c", "tty; stty size; read x; echo \"<$x>\"; exit 6"];
+    let script = "tty; until stty size | grep '31 100'; do sleep 0.05; done; \
+        read x; echo \"<$x>\"; exit 6";
+    let words = ["sh", "-c", script];
     let mut terminal = Terminal::open(&exec(&installation, &["-t"], &words)?, 100, 31)?;
     terminal.until("/dev/pts/")?;
     terminal.until("31 100")?;
