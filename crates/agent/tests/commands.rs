@@ -304,7 +304,7 @@ async fn signals_reach_every_process_of_the_command() {
     let server = Server::start().await;
     let mut node = Node::start(&server).await;
     let mut control = server.control().await;
-    let text = "trap \"echo hung up\" HUP; trap \"echo first; exit 5\" USR1; \
+    let text = "trap \"echo hung up\" HUP; trap \"echo first; wait; exit 5\" USR1; \
          sh -c \"trap \\\"echo second; exit\\\" USR1; echo ready; while :; do sleep 0.02; done\" & \
          while :; do wait; done";
     let mut client = begin(&server, &mut control, script(text), OURS).await;

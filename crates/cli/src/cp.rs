@@ -4,7 +4,9 @@
 mod progress;
 mod spec;
 
-use std::{collections::BTreeMap, os::unix::net::UnixStream as Line, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, io, os::unix::net::UnixStream as Line, sync::Arc, time::Duration,
+};
 
 use sortie_client::{
     Api, PortSession, StartedSession,
@@ -89,7 +91,7 @@ fn works(plan: Plan, wishes: Wishes) -> Vec<(Remote, &'static str, Work)> {
             let work: Work = Box::new(move |line, watch, stop| {
                 let source = match from {
                     Local::Paths(paths) => Source::Paths(paths),
-                    Local::Standard => Source::Reader(Box::new(std::io::stdin())),
+                    Local::Standard => Source::Reader(Box::new(io::stdin())),
                 };
                 sortie_copy::send(line, source, wishes, watch, stop)
             });
@@ -102,7 +104,7 @@ fn works(plan: Plan, wishes: Wishes) -> Vec<(Remote, &'static str, Work)> {
                 let work: Work = Box::new(move |line, watch, stop| {
                     let target = match to {
                         Some(path) => Target::Path(path),
-                        None => Target::Writer(Box::new(std::io::stdout())),
+                        None => Target::Writer(Box::new(io::stdout())),
                     };
                     sortie_copy::receive(line, target, wishes, umask, watch, stop)
                 });
@@ -189,7 +191,7 @@ struct Carried<'a> {
 }
 
 impl Carried<'_> {
-    async fn run(&mut self, work: Work, signals: &mut Signals) -> std::io::Result<Ended> {
+    async fn run(&mut self, work: Work, signals: &mut Signals) -> io::Result<Ended> {
         let mut ticks = tokio::time::interval(TICK);
         loop {
             let event = tokio::select! {
@@ -219,7 +221,7 @@ impl Carried<'_> {
         stream: sortie_client::ports::PortStream,
         work: Work,
         signals: &mut Signals,
-    ) -> std::io::Result<Ended> {
+    ) -> io::Result<Ended> {
         let (here, there) = Line::pair()?;
         here.set_nonblocking(true)?;
         let mut spliced = Some(Box::pin(splice(stream, UnixStream::from_std(here)?)));
@@ -240,7 +242,7 @@ impl Carried<'_> {
                 } => {
                     // The work hears of it by its own end of the line.
                     spliced = None;
-                    broken = result.err().map(broken_by);
+                    broken = result.err();
                 }
                 event = self.session.next(), if self.ended.is_none() => self.take(event),
                 _ = ticks.tick() => self.progress.show(),
@@ -258,11 +260,23 @@ impl Carried<'_> {
             Err(error) => Ended::Failed(error.to_string()),
             Ok(Ok(())) => Ended::Copied,
             Ok(Err(error @ (CopyError::Left | CopyError::Line(_)))) => {
-                let said = self.ended.as_ref().map(failure).or(broken);
+                let said = self.why(broken);
                 Ended::Failed(said.unwrap_or_else(|| error.to_string()))
             }
             Ok(Err(error)) => Ended::Failed(error.to_string()),
         })
+    }
+
+    /// Why the stream is over. A refusal stands, though the session ends with it.
+    fn why(&self, broken: Option<SpliceError>) -> Option<String> {
+        let is_refused = matches!(
+            &broken,
+            Some(SpliceError::Stream(error)) if error.kind() == io::ErrorKind::ConnectionRefused
+        );
+        match &self.ended {
+            Some(end) if !is_refused => Some(failure(end)),
+            _ => broken.map(broken_by),
+        }
     }
 
     fn interrupted(&self) -> Ended {

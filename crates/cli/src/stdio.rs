@@ -19,6 +19,7 @@ use bytes::{Buf, Bytes};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, read},
+    pipe::{PipeFlags, pipe_with},
 };
 use sortie_client::data_channel::MAX_INPUT;
 use tokio::{
@@ -143,7 +144,7 @@ pub(crate) struct Threaded {
 
 impl Threaded {
     fn of(source: impl AsFd + Send + 'static) -> io::Result<Self> {
-        let (woken, wake) = rustix::pipe::pipe()?;
+        let (woken, wake) = pipe_with(PipeFlags::CLOEXEC)?;
         let (sender, pieces) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let tell = Arc::clone(&failure);
@@ -422,7 +423,7 @@ mod tests {
 
     #[test]
     fn what_was_given_for_standard_error_is_written_when_standard_output_breaks() {
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         drop(reader);
         let (given, pieces) = mpsc::channel(QUEUE);
         let unwritten = AtomicUsize::new(4);

@@ -391,7 +391,7 @@ async fn a_server_that_says_nothing_any_more_is_left_for_a_new_connection() {
         keep_alive: KeepAliveOptions {
             every: Duration::from_millis(50),
             doubt_after: Duration::from_millis(50),
-            dead_after: Duration::from_millis(200),
+            dead_after: Duration::from_secs(3),
         },
         ..Options::default()
     };

@@ -29,6 +29,9 @@ pub struct Terminal {
     seen: usize,
 }
 
+/// Nothing that a program writes.
+const MARK: &[u8] = b"\x1b_behind the program\x1b\\";
+
 #[derive(Default)]
 struct Screen {
     shown: Mutex<Shown>,
@@ -206,13 +209,13 @@ impl Terminal {
         self.child.id()
     }
 
-    /// Waits until the program is over.
+    /// Waits until the program is over, and what it wrote is shown.
     ///
     /// # Errors
     /// Says what is on the terminal when it does not end.
     pub fn exit_status(&mut self) -> Result<ExitStatus> {
         let (child, screen) = (&mut self.child, &self.screen);
-        wait_for("the program on the terminal to end", || {
+        let status = wait_for("the program on the terminal to end", || {
             Ok(child.try_wait()?)
         })
         .with_context(|| {
@@ -220,6 +223,31 @@ impl Terminal {
                 "the terminal shows:\n{}",
                 String::from_utf8_lossy(&screen.lock().bytes)
             )
+        })?;
+        self.show_the_rest()?;
+        Ok(status)
+    }
+
+    /// The program's last words may still be on their way when it is gone. What is written behind them
+    /// comes behind them.
+    fn show_the_rest(&self) -> Result<()> {
+        {
+            let shown = self.screen.lock();
+            if shown.held || shown.over {
+                return Ok(());
+            }
+        }
+        rustix::io::write(&self.slave, MARK).context("cannot write to the terminal")?;
+        wait_for("the terminal to show everything", || {
+            let mut shown = self.screen.lock();
+            let at = shown
+                .bytes
+                .windows(MARK.len())
+                .rposition(|bytes| bytes == MARK);
+            if let Some(at) = at {
+                shown.bytes.drain(at..at + MARK.len());
+            }
+            Ok(at.map(drop))
         })
     }
 }

@@ -111,6 +111,8 @@ async fn first_size(outside: &mut Outside) -> Result<(TerminalSize, Bytes), End>
     let mut give_up = None;
     loop {
         let event = tokio::select! {
+            // A size that has come counts, however late it is looked at.
+            biased;
             event = outside.event(true) => event?,
             () = super::until(give_up) => return Ok((DEFAULT_SIZE, Bytes::new())),
         };

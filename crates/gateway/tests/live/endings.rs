@@ -251,7 +251,7 @@ async fn an_official_node_that_stays_away_ends_the_session() {
 #[tokio::test]
 async fn silence_ends_a_shell_however_much_it_prints() {
     let mut world =
-        World::start_with(|settings, _| settings.default_idle = Duration::from_secs(1)).await;
+        World::start_with(|settings, _| settings.default_idle = Duration::from_secs(3)).await;
     let mut shell = world.shell().await;
     let printing = async {
         let mut tick = tokio::time::interval(Duration::from_millis(50));
@@ -268,7 +268,7 @@ async fn silence_ends_a_shell_however_much_it_prints() {
     };
     assert_eq!(
         text,
-        "The session was idle for 1 second and has been ended."
+        "The session was idle for 3 seconds and has been ended."
     );
     assert_eq!(shell.control.ended().await, shell.id.as_str());
     shell.control.complete(&shell.id, "Success", "").await;
@@ -279,8 +279,8 @@ async fn silence_ends_a_shell_however_much_it_prints() {
 #[tokio::test]
 async fn input_keeps_a_shell_alive_until_its_maximum_duration() {
     let mut world = World::start_with(|settings, _| {
-        settings.default_idle = Duration::from_secs(1);
-        settings.max_duration = Some(Duration::from_secs(2));
+        settings.default_idle = Duration::from_secs(3);
+        settings.max_duration = Some(Duration::from_secs(5));
     })
     .await;
     let mut shell = world.shell().await;
@@ -297,7 +297,7 @@ async fn input_keeps_a_shell_alive_until_its_maximum_duration() {
     };
     assert_eq!(
         text,
-        "The session has reached its maximum duration of 2 seconds."
+        "The session has reached its maximum duration of 5 seconds."
     );
     shell.worker.until(MessageType::ChannelClosed).await;
 }

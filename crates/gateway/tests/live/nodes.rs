@@ -67,7 +67,7 @@ async fn two_machines_with_one_identity_are_reported() {
 #[tokio::test]
 async fn a_node_is_lost_after_a_grace_and_a_quick_return_is_no_news() {
     let mut world =
-        World::start_with(|_, options| options.node_grace = Duration::from_millis(400)).await;
+        World::start_with(|_, options| options.node_grace = Duration::from_secs(3)).await;
     let node_id = world.nodes[0].clone();
     drop(world.official_node().await);
     let channel = world.official_node().await;
