@@ -52,6 +52,7 @@ enum Wake {
     Told,
     Over,
     Changed,
+    Due,
 }
 
 impl Driver {
@@ -110,6 +111,7 @@ impl Driver {
                     None
                 }
                 Wake::Told | Wake::Changed => None,
+                Wake::Due => self.on_time().await,
             };
             if let Some(end) = end {
                 return end;
@@ -145,9 +147,22 @@ impl Driver {
             () = self.close.cancelled(), if !asked => Wake::Close,
             () = tokio::time::sleep_until(at) => match leave_at {
                 Some(leave_at) if Instant::now() >= leave_at => Wake::Leave,
-                _ => Wake::Changed,
+                _ => Wake::Due,
             },
         }
+    }
+
+    /// Does what is due. Silence is what was not heard, not what was not looked at: a process that has
+    /// slept takes first what came meanwhile.
+    async fn on_time(&mut self) -> Option<End> {
+        tokio::task::yield_now().await;
+        if self.look().takes_more
+            && let Some(event) = self.channel.events.try_next()
+        {
+            return self.take_events(Some(event));
+        }
+        self.shared.on_time();
+        None
     }
 
     /// Gives the channel, which has room, what is next.

@@ -370,8 +370,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Does what is due, and says what there is to do next. `is_delivered`: the node has acknowledged all
-    /// messages that were taken.
+    /// Says what there is to do next. `is_delivered`: the node has acknowledged all messages that were
+    /// taken.
     pub(super) fn look(&self, is_delivered: bool) -> Outlook {
         let now = self.now();
         let mut state = self.lock();
@@ -385,10 +385,6 @@ impl Shared {
         if machine.has_message() || !is_delivered {
             machine.still_sending(now);
         }
-        if machine.deadline().is_some_and(|due| now >= due) {
-            machine.on_time(now);
-            state.settle();
-        }
         let machine = state.machine.as_ref();
         Outlook {
             has_message: machine.is_some_and(Machine::has_message),
@@ -396,6 +392,18 @@ impl Shared {
             due: machine
                 .and_then(Machine::deadline)
                 .map(|due| self.start + due),
+        }
+    }
+
+    /// Does what is due, once everything that has come was taken.
+    pub(super) fn on_time(&self) {
+        let now = self.now();
+        let mut state = self.lock();
+        if let Some(machine) = &mut state.machine
+            && machine.deadline().is_some_and(|due| now >= due)
+        {
+            machine.on_time(now);
+            state.settle();
         }
     }
 
